@@ -1,0 +1,288 @@
+"""Sign bytes, verify bytes: detached PKCS#7 as swupd-client wants it (stream format, section 8).
+
+The CMS structure is built and read with asn1crypto, keys and certificates are cryptography's (docs/adr/0002). There
+are no signed attributes, so an RSA signature of the same bytes is the same bytes.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asn1crypto import algos, cms
+from asn1crypto import x509 as asn1_x509
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import NameOID
+
+from swupd.errors import SignatureError
+
+_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "sha256": hashes.SHA256,
+    "sha384": hashes.SHA384,
+    "sha512": hashes.SHA512,
+}
+_MAX_CHAIN = 8
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A private key with its certificate, and the certificates between that and the root."""
+
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The certificates that a device believes in; the first is searched first for the signer."""
+
+    certificates: tuple[x509.Certificate, ...]
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """Those that are self-signed: every chain must end at one of them."""
+        return tuple(c for c in self.certificates if c.subject == c.issuer)
+
+
+def load_trust(pem: bytes, now: datetime.datetime) -> Trust:
+    """Reads a trust file. Raises SignatureError unless its first certificate chains to a valid root in it."""
+    trust = Trust(_certificates(pem, "the trust file"))
+    if not trust.roots:
+        raise SignatureError(
+            "the trust file holds no self-signed root certificate", "Append the root certificate to it."
+        )
+    _check_chain(trust.certificates[0], trust.certificates, trust, now)
+    return trust
+
+
+def load_signer(key: bytes, certificate: bytes) -> Signer:
+    """Reads a PEM key and its PEM certificate (further ones are intermediates). Raises SignatureError."""
+    certificates = _certificates(certificate, "the signer's certificate file")
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise SignatureError(f"the signing key cannot be read: {e}", "Give an unencrypted PEM private key.") from e
+    if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise SignatureError("the signing key is neither RSA nor ECDSA", "Make one with: swupd-server keygen DIR")
+    if _spki(private.public_key()) != _spki(certificates[0].public_key()):
+        raise SignatureError(
+            "the signing key does not belong to the certificate", "Give the pair that belongs together."
+        )
+    return Signer(private, certificates[0], certificates[1:])
+
+
+def _certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as e:
+        raise SignatureError(f"{what} is not PEM: {e}", "Give a file with BEGIN CERTIFICATE in it.") from e
+
+
+def _spki(key: Any) -> bytes:
+    data: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return data
+
+
+def sign(data: bytes, signer: Signer) -> bytes:
+    """The detached signature of some bytes: DER PKCS#7, SHA-256, the signer's certificates embedded."""
+    certificates = [
+        asn1_x509.Certificate.load(c.public_bytes(serialization.Encoding.DER))
+        for c in (signer.certificate, *signer.intermediates)
+    ]
+    sha256 = algos.DigestAlgorithm({"algorithm": "sha256"})
+    if isinstance(signer.key, rsa.RSAPrivateKey):
+        value = signer.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        algorithm = "rsassa_pkcs1v15"
+    else:
+        value = signer.key.sign(data, ec.ECDSA(hashes.SHA256()))
+        algorithm = "sha256_ecdsa"
+    info = cms.SignerInfo(
+        {
+            "version": "v1",
+            "sid": {
+                "issuer_and_serial_number": {
+                    "issuer": certificates[0].issuer,
+                    "serial_number": certificates[0].serial_number,
+                }
+            },
+            "digest_algorithm": sha256,
+            "signature_algorithm": {"algorithm": algorithm},
+            "signature": value,
+        }
+    )
+    signed = cms.SignedData(
+        {
+            "version": "v1",
+            "digest_algorithms": [sha256],
+            "encap_content_info": {"content_type": "data"},
+            "certificates": certificates,
+            "signer_infos": [info],
+        }
+    )
+    der: bytes = cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump()
+    return der
+
+
+def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) -> x509.Certificate:
+    """Checks a detached signature; gives the signer's certificate. Raises SignatureError.
+
+    All signers must be right, each with a chain to a root of trust that is valid now. SHA-2 only.
+    """
+    try:
+        signed, signers, embedded = _parse(signature)
+    except SignatureError:
+        raise
+    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
+        raise SignatureError("the signature is not a PKCS#7 structure") from e
+    content = signed["encap_content_info"]["content"].native
+    if content is not None and content != data:
+        raise SignatureError("the signature is for other bytes")
+    signer = None
+    for info in signers:
+        signer = _signer_certificate(info, trust.certificates[:1] + embedded)
+        _check_signer(info, data, signer)
+        _check_chain(signer, embedded, trust, now)
+    if signer is None:
+        raise SignatureError("the signature has no signer")
+    return signer
+
+
+def _parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ...]]:
+    info = cms.ContentInfo.load(signature)
+    if info["content_type"].native != "signed_data":
+        raise SignatureError("the signature is not PKCS#7 signed data")
+    signed = info["content"]
+    signed.native  # noqa: B018  forces the lazy parser through everything, so that damage shows here
+    if signed["encap_content_info"]["content_type"].native != "data":
+        raise SignatureError("the signature is not over plain data")
+    certificates = signed["certificates"]
+    chosen = [] if certificates.native is None else [c.chosen for c in certificates]
+    embedded = tuple(x509.load_der_x509_certificate(c.dump()) for c in chosen)
+    return signed, list(signed["signer_infos"]), embedded
+
+
+def _signer_certificate(info: Any, candidates: Sequence[x509.Certificate]) -> x509.Certificate:
+    if info["sid"].name != "issuer_and_serial_number":
+        raise SignatureError("the signer is not named by issuer and serial number")
+    wanted = info["sid"].chosen
+    issuer, serial = wanted["issuer"].dump(), wanted["serial_number"].native
+    for certificate in candidates:
+        if certificate.serial_number == serial and certificate.issuer.public_bytes() == issuer:
+            return certificate
+    raise SignatureError("the signer's certificate is neither embedded nor trusted")
+
+
+def _check_signer(info: Any, data: bytes, certificate: x509.Certificate) -> None:
+    name = info["digest_algorithm"]["algorithm"].native
+    if name not in _HASHES:
+        raise SignatureError(f"the signature uses {name}, which is not accepted", "Sign with SHA-256.")
+    algorithm = _HASHES[name]()
+    signed = data
+    if info["signed_attrs"].native is not None and len(info["signed_attrs"]):
+        attributes = {a["type"].native: a["values"] for a in info["signed_attrs"]}
+        if attributes.get("content_type") is None or attributes["content_type"][0].native != "data":
+            raise SignatureError("the signature's attributes name another content type")
+        digest = hashes.Hash(algorithm)
+        digest.update(data)
+        expected = attributes.get("message_digest")
+        if expected is None or expected[0].native != digest.finalize():
+            raise SignatureError("the signature is for other bytes")
+        # The signature covers the attributes as a SET, not under their tag in the message (RFC 5652, 5.4).
+        signed = b"\x31" + info["signed_attrs"].dump()[1:]
+    key = certificate.public_key()
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(info["signature"].native, signed, padding.PKCS1v15(), algorithm)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(info["signature"].native, signed, ec.ECDSA(algorithm))
+        else:
+            raise SignatureError("the signer's key is neither RSA nor ECDSA")
+    except InvalidSignature as e:
+        raise SignatureError("the signature is wrong") from e
+
+
+def _check_chain(
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], trust: Trust, now: datetime.datetime
+) -> None:
+    """Follows issuers from a certificate to a root of trust, each valid now. Raises SignatureError."""
+    at = leaf
+    for _ in range(_MAX_CHAIN):
+        _check_validity(at, now)
+        if at in trust.roots:
+            return
+        at = _issuer(at, (*trust.certificates, *others))
+    raise SignatureError("the signer's chain of certificates is too long")
+
+
+def _issuer(certificate: x509.Certificate, candidates: Sequence[x509.Certificate]) -> x509.Certificate:
+    for candidate in candidates:
+        if candidate == certificate or candidate.subject != certificate.issuer or not _may_issue(candidate):
+            continue
+        try:
+            certificate.verify_directly_issued_by(candidate)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return candidate
+    raise SignatureError(
+        f"nobody who is trusted vouches for {certificate.subject.rfc4514_string()}",
+        "Check that the trust file is the one that belongs to this stream.",
+    )
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _check_validity(certificate: x509.Certificate, now: datetime.datetime) -> None:
+    # The properties with time zones came with cryptography 42.
+    utc = datetime.UTC
+    begins = getattr(certificate, "not_valid_before_utc", None) or certificate.not_valid_before.replace(tzinfo=utc)
+    ends = expires(certificate)
+    name = certificate.subject.rfc4514_string()
+    if now > ends:
+        raise SignatureError(
+            f"the certificate {name} expired on {ends:%Y-%m-%d}",
+            "Renew it, or check the clock if that date is in the future.",
+        )
+    if now < begins:
+        raise SignatureError(
+            f"the certificate {name} is valid from {begins:%Y-%m-%d} on", "Check the clock of this machine."
+        )
+
+
+def expires(certificate: x509.Certificate) -> datetime.datetime:
+    """When a certificate ends, with time zone."""
+    ends: datetime.datetime | None = getattr(certificate, "not_valid_after_utc", None)
+    return ends or certificate.not_valid_after.replace(tzinfo=datetime.UTC)
+
+
+def generate(common_name: str, begins: datetime.datetime, days: int) -> tuple[bytes, bytes]:
+    """A new RSA key and its self-signed certificate, both PEM, valid for so many days."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(begins + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    return (
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        certificate.public_bytes(pem),
+    )
