@@ -1,0 +1,90 @@
+"""What runs after a tree was changed: boot manager, ldconfig, services (stream format, 6.9)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swupd import paths
+from swupd.agent.settings import below
+
+_SYSTEMD = "/usr/lib/systemd/systemd"
+_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Action:
+    """A program to run and why; chroot: inside the tree instead of on this system."""
+
+    command: tuple[str, ...]
+    purpose: str
+
+
+def choose(root: Path, touched: Iterable[str], boot: bool, boot_always: bool, wait: bool) -> tuple[Action, ...]:
+    """The actions that a change of some paths asks for.
+
+    boot: whether the boot manager may run; boot_always: whether it must, whatever changed. wait: until services are up.
+    """
+    changed = frozenset(touched)
+    actions = []
+    if boot and (boot_always or any(map(paths.wants_boot_manager, changed))):
+        actions += _boot_manager(root)
+    if below(root, "/usr/bin/ldconfig").exists():
+        command = ("/usr/bin/ldconfig",) if root == Path("/") else ("/usr/sbin/chroot", str(root), "/usr/bin/ldconfig")
+        actions.append(Action(command, "refresh the cache of shared libraries"))
+    if root == Path("/") and Path("/run/systemd/system").is_dir():
+        actions += _services(_SYSTEMD in changed, wait)
+    return tuple(actions)
+
+
+def _boot_manager(root: Path) -> list[Action]:
+    program = below(root, "/usr/bin/clr-boot-manager")
+    if not program.exists() or (root == Path("/") and _in_container()):
+        return []
+    command = (str(program), "update") if root == Path("/") else (str(program), "update", "--path", str(root))
+    return [Action(command, "update the boot loader")]
+
+
+def _services(reexec: bool, wait: bool) -> list[Action]:
+    restart = Path("/usr/bin/clr-service-restart")
+    actions = [
+        Action(("systemctl", "daemon-reexec" if reexec else "daemon-reload"), "make systemd read its units again")
+    ]
+    if os.access(restart, os.X_OK):
+        actions.append(Action((str(restart),), "restart services"))
+    block = () if wait else ("--no-block",)
+    actions.append(Action(("systemctl", "restart", *block, "update-triggers.target"), "run the update triggers"))
+    return actions
+
+
+def _in_container() -> bool:
+    try:
+        return subprocess.run(("systemd-detect-virt", "-q", "-c"), check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def run(actions: Sequence[Action]) -> tuple[str, ...]:
+    """Runs actions in order, each whatever became of the one before; gives a sentence for each that failed."""
+    failed = []
+    for action in actions:
+        try:
+            result = subprocess.run(
+                action.command,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                timeout=_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as e:
+            failed.append(f"Could not {action.purpose}: {e}")
+            continue
+        if result.returncode:
+            said = result.stderr.decode("utf-8", "replace").strip().splitlines()
+            why = said[-1] if said else f"exit code {result.returncode}"
+            failed.append(f"Could not {action.purpose}: {' '.join(action.command)}: {why}")
+    return tuple(failed)

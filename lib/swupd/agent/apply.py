@@ -1,0 +1,179 @@
+"""Puts a plan in place: the one function that changes a device's tree.
+
+First every new object is written beside its place and made durable; until then any failure leaves the tree as
+it was. Then renames and removals follow in order, os-release last. Work is done below folder descriptors: no
+symlink is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from swupd import paths
+from swupd.agent.plan import Plan
+from swupd.agent.state import XattrRule, create, digests, finish, remove, write_error
+from swupd.errors import ApplyError, HashMismatch
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+
+_BESIDE = ".swupd-new-%d"
+
+
+class Staging(Protocol):
+    """Where the objects of a plan lie."""
+
+    def staged_node(self, digest: str) -> Node | None: ...
+    def staged_content(self, digest: str) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done. written, removed: numbers of paths; kept: folders that stay because foreign files are in them."""
+
+    written: int
+    removed: int
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _New:
+    """A new object that waits beside its place: name in the folder above, which is nearest to it."""
+
+    entry: Entry
+    node: Node
+    folder: str
+    name: str
+
+
+def apply(
+    plan: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Callable[[int, int, str], None]
+) -> Outcome:
+    """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError."""
+    waiting: list[_New] = []
+    try:
+        for number, entry in enumerate(plan.write):
+            waiting.append(_stage(number, entry, staging, root, rule))
+            progress(number + 1, 2 * len(plan.write), "files")
+        os.sync()
+    except OSError as e:
+        _discard(waiting, root)
+        raise write_error(root.path, e) from e
+    except BaseException:
+        _discard(waiting, root)
+        raise
+    try:
+        kept = _commit(plan, waiting, root, progress)
+    except OSError as e:
+        _discard(waiting, root)
+        raise ApplyError(
+            f"the tree could not be changed completely: {e}", "Mend the cause, then run: swupd repair"
+        ) from e
+    os.sync()
+    return Outcome(len(plan.write), len(plan.remove) - len(kept), kept)
+
+
+def _stage(number: int, entry: Entry, staging: Staging, root: Root, rule: XattrRule) -> _New:
+    node = staging.staged_node(entry.digest)
+    if node is None:
+        raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
+    folder = _nearest_folder(root, entry.name)
+    fd, name = root.parent(f"{folder}/{_BESIDE % number}")
+    remove(fd, name)
+    content = staging.staged_content(entry.digest) if node.kind == "F" else ()
+    found = digests(node, create(fd, name, node, content) if node.kind != "D" else (), rule)
+    covered = next((view for view, digest in found if digest == entry.digest), None)
+    if covered is None or covered.kind != entry.kind:
+        remove(fd, name)
+        raise HashMismatch(f"the staged object of {entry.name} is damaged", "Run the command again.")
+    if node.kind != "D":
+        finish(fd, name, covered)
+    return _New(entry, covered, folder, os.fsdecode(name))
+
+
+def _nearest_folder(root: Root, path: str) -> str:
+    """The lowest folder above a path that is there already, "" for the root."""
+    for parent in reversed(["", *paths.parents(path)]):
+        with contextlib.suppress(OSError):
+            root.parent(f"{parent}/x")
+            return parent
+    return ""
+
+
+def _discard(waiting: list[_New], root: Root) -> None:
+    root.forget()
+    for new in waiting:
+        with contextlib.suppress(OSError):
+            fd, name = root.parent(f"{new.folder}/{new.name}")
+            remove(fd, name)
+
+
+def _commit(plan: Plan, waiting: list[_New], root: Root, progress: Callable[[int, int, str], None]) -> tuple[str, ...]:
+    rest = list(plan.remove)
+    for done, new in enumerate(waiting, 1):
+        if new.entry.kind == "D":
+            _make_folder(root, new)
+        else:
+            rest = _make_way(root, new.entry.name, rest)
+            fd, name = root.parent(f"{new.folder}/{new.name}")
+            # The source's folder stays open while the target's is looked up.
+            held = os.dup(fd)
+            try:
+                target, base = root.parent(new.entry.name)
+                os.rename(name, base, src_dir_fd=held, dst_dir_fd=target)
+            finally:
+                os.close(held)
+        progress(len(waiting) + done, 2 * len(waiting), "files")
+    return tuple(path for path in rest if not _remove(root, path))
+
+
+def _make_folder(root: Root, new: _New) -> None:
+    fd, name = root.parent(new.entry.name)
+    try:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name, dir_fd=fd)
+            raise FileNotFoundError
+    except FileNotFoundError:
+        os.mkdir(name, 0o700, dir_fd=fd)
+    place = b"/proc/self/fd/%d/%s" % (fd, name)
+    with contextlib.suppress(OSError):
+        for key in set(os.listxattr(place, follow_symlinks=False)) - {k for k, _ in new.node.xattrs}:
+            os.removexattr(place, key, follow_symlinks=False)
+    finish(fd, name, new.node)
+
+
+def _make_way(root: Root, path: str, rest: list[str]) -> list[str]:
+    """Empties a folder that gives way to a file or link; gives what is left to remove."""
+    try:
+        fd, name = root.parent(path)
+        if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            return rest
+    except FileNotFoundError:
+        return rest
+    inside = path + "/"
+    for child in rest:
+        if child.startswith(inside):
+            _remove(root, child)
+    fd, name = root.parent(path)
+    os.rmdir(name, dir_fd=fd)
+    return [child for child in rest if not child.startswith(inside)]
+
+
+def _remove(root: Root, path: str) -> bool:
+    """Removes a path; False for a folder that holds something."""
+    try:
+        fd, name = root.parent(path)
+        remove(fd, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as e:
+        if e.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}:
+            raise
+        return False
+    return True

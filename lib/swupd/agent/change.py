@@ -1,0 +1,173 @@
+"""The one flow of every command that changes a device: plan, fetch, apply, then what has to run afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from swupd import paths, tree
+from swupd.agent import actions, fetch, plan
+from swupd.agent.apply import Outcome, apply
+from swupd.agent.plan import Changes, Facts, Plan
+from swupd.agent.report import Steps, size
+from swupd.agent.session import Session
+from swupd.agent.state import State, XattrRule, names_on_disk
+from swupd.errors import Refused
+from swupd.manifest import Entry, Manifest
+from swupd.stream import MIB
+from swupd.tree import Root
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a command wants.
+
+    changes: what must be put and dropped.
+    wanted: entries by path that the tree shall have, for parents that are missing.
+    owned: entries that the tree has now, as sources.
+    manifests: bundles wanted, by name. old: versions of those there now. bundles: names to tell the user.
+    boot_always: run the boot manager whatever changed. keep_cache: leave downloads. download_only: stop before apply.
+    share: part of a bundle's objects that must be missing for its zero pack to pay.
+    """
+
+    changes: Changes
+    wanted: Mapping[str, Entry]
+    owned: Mapping[str, Entry]
+    manifests: Mapping[str, Manifest]
+    old: Mapping[str, int]
+    rule: XattrRule
+    bundles: tuple[str, ...] = ()
+    boot_always: bool = False
+    keep_cache: bool = False
+    download_only: bool = False
+    share: float = field(default=0.2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a wish. fetched: bytes that came from the server."""
+
+    plan: Plan
+    outcome: Outcome
+    fetched: int = 0
+    failed_actions: tuple[str, ...] = ()
+
+
+def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
+    """Plans, fetches, applies. With --dry-run it says what it would do. Raises what its parts raise."""
+    with session.root() as root:
+        made = plan.settle(wish.changes, observe(root, wish.changes, wish.rule, steps), wish.wanted)
+        packs = plan.packs(wish.manifests, wish.old, made, wish.share)
+        if session.settings.dry_run or session.state is None:
+            _describe(session, wish, made, packs)
+            return Result(made, Outcome(0, 0, ()))
+        _fetch(session, session.state, root, wish, made, packs, steps)
+        if wish.download_only:
+            return Result(made, Outcome(0, 0, ()), session.content.received)
+        if not session.settings.skip_space_check:
+            fetch.check_space(session.state, made, root)
+        outcome = apply(made, session.state, root, wish.rule, steps.begin("update_files"))
+    for folder in outcome.kept:
+        session.report.warn(f"The folder {folder} is kept: it holds files that no bundle ships.")
+    if not wish.keep_cache:
+        session.state.clean()
+    return Result(made, outcome, session.content.received, _act(session, wish, made, steps))
+
+
+def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:
+    """Looks at the disk where a plan needs it."""
+    progress = steps.begin("check_files_hash")
+    kinds = {}
+    asked = plan.look_at(changes)
+    for path in asked:
+        kind = kind_at(root, path)
+        if kind is not None:
+            kinds[path] = kind
+    digests = {}
+    ordered = sorted(changes.put, key=lambda e: paths.encode(e.name))
+    for done, entry in enumerate(ordered, 1):
+        digests[entry.name] = names_on_disk(root, entry.name, rule)
+        progress(done, len(ordered), "files")
+    below = {
+        e.name: frozenset(n.path for n in tree.scan(root, e.name, xattrs=False))
+        for e in changes.put
+        if e.kind != "D" and kinds.get(e.name) == "D"
+    }
+    return Facts(digests, kinds, below)
+
+
+def kind_at(root: Root, path: str) -> str | None:
+    """F, D, L, "?" for anything else, None for nothing."""
+    node = root.node(path, xattrs=False)
+    if node is not None:
+        return node.kind
+    return "?" if root.exists(path) else None
+
+
+def _fetch(
+    session: Session, state: State, root: Root, wish: Wish, made: Plan, packs: Iterable[plan.Pack], steps: Steps
+) -> None:
+    if not session.settings.skip_space_check:
+        fetch.check_download_space(state.layout.here, estimate(wish.manifests, made))
+    largest = max((m.contentsize for m in wish.manifests.values()), default=0)
+    limits = fetch.Limits(
+        file=2 * largest + 16 * MIB,
+        pack={name: 2 * m.contentsize + 4096 * len(m.entries) + 16 * MIB for name, m in wish.manifests.items()},
+    )
+    fetch.Fetcher(
+        source=session.content,
+        state=state,
+        root=root,
+        rule=wish.rule,
+        owned=tuple(wish.owned.values()),
+        limits=limits,
+        parallel=session.settings.parallel,
+        report=session.report,
+    ).obtain(made, packs, steps)
+
+
+def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
+    """About how many bytes the objects of a plan have: manifests give the sum of a bundle, not of a file."""
+    needed = made.digests
+    total = 0.0
+    for found in manifests.values():
+        files = [e.digest for e in found.entries if e.present and e.kind == "F"]
+        total += found.contentsize * sum(d in needed for d in files) / max(1, len(files))
+    return int(total)
+
+
+def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, ...]:
+    settings = session.settings
+    if not settings.scripts or (made.empty and not wish.boot_always):
+        return ()
+    steps.begin("run_postupdate_scripts")
+    touched = [*(e.name for e in made.write), *made.remove]
+    chosen = actions.choose(settings.root, touched, settings.boot_update, wish.boot_always, settings.wait_for_scripts)
+    failed = actions.run(chosen)
+    for sentence in failed:
+        session.report.warn(sentence)
+    return failed
+
+
+def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> None:
+    say = session.report.say
+    to_fetch, unknown = fetch.download_size(session.content, made, packs)
+    units, boot = plan.touched(made)
+    say("Dry run: nothing is changed.")
+    if wish.bundles:
+        say(f"Bundles: {', '.join(wish.bundles)}")
+    say(f"Files to write: {len(made.write)}; to remove: {len(made.remove)}")
+    say(f"To download: {size(to_fetch)}{f' and {unknown} files of unknown size' if unknown else ''}")
+    say(f"Disk needed: about {size(2 * estimate(wish.manifests, made))}, half of it until the command ends")
+    say(f"Services touched: {', '.join(units) if units else 'none'}")
+    say(f"Boot files touched: {', '.join(boot) if boot else 'none'}")
+    for entry in made.write:
+        session.report.detail(f"  write   {entry.name}")
+    for path in made.remove:
+        session.report.detail(f"  remove  {path}")
+
+
+def confirm(session: Session, question: str) -> None:
+    """Raises Refused where the user said no beforehand (--assume=no)."""
+    if session.settings.options.get("assume") == "no":
+        raise Refused(f"{question} was answered with no (--assume=no)", "")

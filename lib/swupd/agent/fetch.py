@@ -1,0 +1,274 @@
+"""Brings the objects of a plan into staging, from the cheapest place that has them.
+
+In this order: staging itself (a run that was interrupted), the device's own files, packs, fullfiles. Each object
+is checked while it is written; what cannot be had from one place is asked of the next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swupd import archive, delta, paths, stream
+from swupd.agent.plan import Pack, Plan
+from swupd.agent.report import Report, Steps, size
+from swupd.agent.source import Source
+from swupd.agent.state import State, XattrRule, digests, write_error
+from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+
+_OVERHEAD = 64 * stream.KIB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest sizes that a release allows: of one object, and of a bundle's pack unpacked."""
+
+    file: int
+    pack: Mapping[str, int]
+
+
+@dataclass
+class Fetcher:
+    """Fills staging.
+
+    owned: entries that are expected on the device, whose files serve as delta sources.
+    """
+
+    source: Source
+    state: State
+    root: Root
+    rule: XattrRule
+    owned: Iterable[Entry]
+    limits: Limits
+    parallel: int
+    report: Report
+    _by_digest: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry in self.owned:
+            if entry.present:
+                self._by_digest.setdefault(entry.digest, []).append(entry.name)
+
+    def obtain(self, plan: Plan, packs: Iterable[Pack], steps: Steps) -> None:
+        """Stages every object of a plan. Raises DownloadError, HashMismatch, DiskSpace and their siblings."""
+        needed = {e.digest: e for e in plan.write}
+        steps.begin("validate_fullfiles")
+        missing = {digest for digest in needed if self.state.staged(digest, self.rule) is None}
+        missing -= {digest for digest in sorted(missing) if self._from_device(digest)}
+        self._packs(missing, tuple(packs), steps)
+        self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
+
+    def _from_device(self, digest: str) -> bool:
+        """Copies an object that is on the device under some path."""
+        found = self._on_device(digest)
+        if found is None:
+            return False
+        try:
+            self.state.put(digest, found, self.root.chunks(found), self.rule)
+        except HashMismatch:
+            return False
+        return True
+
+    def _on_device(self, digest: str) -> Node | None:
+        for path in self._by_digest.get(digest, ()):
+            node = self.root.node(path, xattrs=self.rule is not XattrRule.IGNORED)
+            if node is None:
+                continue
+            for view, name in digests(node, self.root.chunks(node), self.rule):
+                if name == digest:
+                    return view
+        return None
+
+    def _packs(self, missing: set[str], packs: tuple[Pack, ...], steps: Steps) -> None:
+        if not missing or not packs:
+            return
+        names = [stream.pack(p.bundle, p.to_version, p.from_version) for p in packs]
+        progress = steps.begin("download_packs")
+        counter = Counter(progress, sum(self.source.size(n) or 0 for n in names))
+        with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
+            arrived = {
+                pool.submit(self.source.download, name, self.state.part(name), stream.MAX_PACK, counter.advance): (
+                    pack,
+                    name,
+                )
+                for pack, name in zip(packs, names, strict=True)
+            }
+            for future in as_completed(arrived):
+                pack, name = arrived[future]
+                self._unpack(future, pack, name, missing)
+
+    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str]) -> None:
+        part = self.state.part(name)
+        try:
+            if future.result():
+                self._take(part, self.limits.pack[pack.bundle], missing)
+            else:
+                self.report.detail(f"There is no {name}; single files are fetched instead.")
+        except DiskSpace:
+            raise
+        except SwupdError as e:
+            self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
+        part.unlink(missing_ok=True)
+
+    def _take(self, pack: os.PathLike[str], limit: int, missing: set[str]) -> None:
+        """Stages what is missing out of a pack. Anything else in it is passed over."""
+        with open(pack, "rb") as file:
+            for member in archive.members(file, limit):
+                folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
+                if folder == "staged" and name in missing:
+                    self.state.put(name, member.node, member.content, self.rule)
+                    missing.discard(name)
+                elif folder == "delta" and member.node.kind == "F" and (pair := delta.parse_name(name)):
+                    self._patch(pair, member, missing)
+
+    def _patch(self, pair: tuple[str, str], member: archive.Member, missing: set[str]) -> None:
+        old, new = pair
+        source = self._on_device(old) if new in missing else None
+        if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
+            return
+        try:
+            made = delta.apply(b"".join(member.content), b"".join(self.root.chunks(source)))
+            node = Node(
+                "/" + new,
+                "F",
+                made.mode & 0o7777 | 0o100000,
+                made.uid,
+                made.gid,
+                len(made.content),
+                xattrs=source.xattrs,
+            )
+            self.state.put(new, node, [made.content], self.rule)
+            missing.discard(new)
+        except (ArchiveError, HashMismatch) as e:
+            self.report.detail(f"A delta cannot be used ({e.problem}); the whole file is fetched instead.")
+
+    def _fullfiles(self, entries: list[Entry], steps: Steps) -> None:
+        if not entries:
+            return
+        progress = steps.begin("download_fullfiles")
+        with ThreadPoolExecutor(min(self.parallel, len(entries))) as pool:
+            waiting = [pool.submit(self._fullfile, entry) for entry in entries]
+            try:
+                for done, future in enumerate(as_completed(waiting), 1):
+                    future.result()
+                    progress(done, len(entries), "files")
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _fullfile(self, entry: Entry) -> None:
+        """Fetches one object; one that proves damaged is fetched once more from its first byte."""
+        name = stream.fullfile(entry.version, entry.digest)
+        part = self.state.part(f"{entry.digest}.tar")
+        for last in (False, True):
+            if not self.source.download(name, part, self.limits.file, lambda _: None):
+                raise DownloadError(
+                    f"the server lacks {name}, which is {entry.name}", "Try again later or use another mirror."
+                )
+            try:
+                self._take_fullfile(entry, part)
+            except (ArchiveError, HashMismatch) as e:
+                if last:
+                    raise type(e)(
+                        f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
+                    ) from e
+            else:
+                return
+            finally:
+                part.unlink(missing_ok=True)
+
+    def _take_fullfile(self, entry: Entry, part: os.PathLike[str]) -> None:
+        count = 0
+        with open(part, "rb") as file:
+            for member in archive.members(file, self.limits.file + _OVERHEAD):
+                count += 1
+                if count > 1 or member.name.rstrip("/") != entry.digest:
+                    raise ArchiveError("its archive holds something else")
+                self.state.put(entry.digest, member.node, member.content, self.rule)
+        if not count:
+            raise ArchiveError("its archive is empty")
+
+
+class Counter:
+    """Adds up bytes from several threads and tells the sum."""
+
+    def __init__(self, progress: Callable[[int, int, str], None], total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def advance(self, count: int) -> None:
+        """So many bytes more."""
+        self._done += count
+        self._progress(self._done, max(self._total, self._done), "bytes")
+
+
+def download_size(source: Source, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
+    """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
+
+    Packs count where the server has them; without any, each object counts by itself.
+    """
+    sizes = [source.size(stream.pack(p.bundle, p.to_version, p.from_version)) for p in packs]
+    if any(s is not None for s in sizes):
+        return sum(s or 0 for s in sizes), 0
+    objects = {e.digest: e for e in plan.write}.values()
+    with ThreadPoolExecutor(15) as pool:
+        single = list(pool.map(lambda e: source.size(stream.fullfile(e.version, e.digest)), objects))
+    return sum(s or 0 for s in single), sum(s is None for s in single)
+
+
+def check_space(state: State, plan: Plan, root: Root) -> int:
+    """Bytes that putting a staged plan in place takes. Raises DiskSpace where a file system lacks them.
+
+    New files are written beside the old ones before any old one goes, so old ones do not count as free.
+    """
+    bytes_needed: dict[int, int] = {}
+    inodes_needed: dict[int, int] = {}
+    places: dict[int, str] = {}
+    for entry in plan.write:
+        place = _existing(root, entry.name)
+        device = os.stat(place).st_dev
+        node = state.staged_node(entry.digest)
+        places.setdefault(device, place)
+        bytes_needed[device] = bytes_needed.get(device, 0) + (-(-node.size // 4096) * 4096 if node else 0)
+        inodes_needed[device] = inodes_needed.get(device, 0) + 1
+    for device, place in places.items():
+        free = os.statvfs(place)
+        if bytes_needed[device] > free.f_bavail * free.f_frsize:
+            raise DiskSpace(
+                f"{place} needs {size(bytes_needed[device])} of room and has {size(free.f_bavail * free.f_frsize)}",
+                "Free some space, then run the command again; nothing was changed.",
+            )
+        if free.f_files and inodes_needed[device] > free.f_favail:
+            raise DiskSpace(
+                f"{place} needs room for {inodes_needed[device]} files and has it for {free.f_favail}",
+                "Delete files that are not needed, then run the command again; nothing was changed.",
+            )
+    return sum(bytes_needed.values())
+
+
+def check_download_space(folder: os.PathLike[str], needed: int) -> None:
+    """Raises DiskSpace where the cache has no room for what will be fetched."""
+    try:
+        free = os.statvfs(folder)
+    except OSError as e:
+        raise write_error(str(folder), e) from e
+    if needed > free.f_bavail * free.f_frsize:
+        raise DiskSpace(
+            f"the cache in {folder} needs about {size(needed)} and has {size(free.f_bavail * free.f_frsize)}",
+            "Free some space, or name another place with --cachedir; nothing was changed.",
+        )
+
+
+def _existing(root: Root, path: str) -> str:
+    """The nearest folder above a path that is there."""
+    at = root.path
+    for parent in paths.parents(path):
+        following = os.path.join(root.path, parent[1:])
+        if os.path.islink(following) or not os.path.isdir(following):
+            break
+        at = Path(following)
+    return os.fspath(at)

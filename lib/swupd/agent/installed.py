@@ -1,0 +1,370 @@
+"""The commands that change a device: each works out a wish and hands it to `change`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from swupd import tree
+from swupd.agent import plan
+from swupd.agent import settings as device
+from swupd.agent.catalog import closure, xattr_rule
+from swupd.agent.change import Result, Wish, carry_out, observe
+from swupd.agent.report import Steps
+from swupd.agent.session import Session, require_format
+from swupd.agent.state import tracked
+from swupd.errors import (
+    InvalidBundle,
+    InvalidOption,
+    NotInManifest,
+    NotInstalled,
+    RequiredBundle,
+    SwupdError,
+    VersionUnknown,
+)
+from swupd.manifest import OS_CORE, Entry, Manifest
+
+UPDATE_STEPS = (
+    "load_manifests", "run_preupdate_scripts", "download_packs", "extract_packs", "prepare_for_update",
+    "validate_fullfiles", "download_fullfiles", "extract_fullfiles", "update_files", "run_postupdate_scripts",
+)  # fmt: skip
+ADD_STEPS = (
+    "load_manifests", "download_packs", "extract_packs", "validate_fullfiles", "download_fullfiles",
+    "extract_fullfiles", "update_files", "run_postupdate_scripts",
+)  # fmt: skip
+REMOVE_STEPS = ("load_manifests", "update_files")
+REPAIR_STEPS = (
+    "load_manifests", "check_files_hash", "validate_fullfiles", "download_fullfiles", "extract_fullfiles",
+    "update_files", "remove_extra_files", "run_postupdate_scripts",
+)  # fmt: skip
+DIAGNOSE_STEPS = ("load_manifests", "check_files_hash", "remove_extra_files")
+DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What diagnose and repair look at.
+
+    version: 0 for the installed one. bundles: only these and what they include, empty for all installed.
+    file: only this path and below, "" for all.
+    picky_tree, whitelist: where extra files are looked for, and the folders left out.
+    """
+
+    version: int = 0
+    bundles: tuple[str, ...] = ()
+    file: str = ""
+    picky: bool = False
+    picky_tree: str = "/usr"
+    whitelist: str = DEFAULT_PICKY_WHITELIST
+    extra_only: bool = False
+    quick: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What diagnose found, as paths."""
+
+    missing: tuple[str, ...] = ()
+    modified: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.missing) + len(self.modified) + len(self.extra)
+
+
+def _versions(manifests: Mapping[str, Manifest]) -> dict[str, int]:
+    return {name: m.version for name, m in manifests.items()}
+
+
+def _installed(session: Session, mom: Manifest, force: bool = False) -> tuple[str, ...]:
+    """The device's bundles that a release has. Raises InvalidBundle where it lacks one, unless forced."""
+    there = {e.name for e in mom.entries if e.present}
+    names = device.installed_bundles(session.settings.root)
+    unknown = sorted(names - there)
+    if unknown and not force:
+        raise InvalidBundle(
+            f"version {mom.version} has no bundle {', '.join(unknown)}, which is installed here",
+            "Remove the bundle, or go on without it with --force.",
+        )
+    return tuple(sorted(names & there))
+
+
+def newest(session: Session, current: int, wanted: int, incremental: bool) -> int:
+    """The version that an update goes to; current where there is none newer. Raises InvalidOption."""
+    listed = session.catalog.latest(session.settings.stream_format())
+    target = max(listed)
+    if incremental:
+        target = min((v for v in listed if v > current), default=target)
+    if wanted and wanted < current:
+        raise InvalidOption(f"version {wanted} is older than the installed {current}", "An update only goes forward.")
+    return min(target, wanted) if wanted else target
+
+
+def update(session: Session, target: int, keep_cache: bool = False, download_only: bool = False) -> Result:
+    """Takes the tree to another version."""
+    steps = Steps(session.report, UPDATE_STEPS)
+    steps.begin("load_manifests")
+    root = session.settings.root
+    current = device.current_version(root)
+    new_mom = session.catalog.mom(target)
+    old_mom, old = _owned(session, current)
+    names = frozenset(_installed(session, new_mom, force=True))
+    lost = device.installed_bundles(root) - names
+    if lost:
+        session.report.warn(f"Version {target} has no bundle {', '.join(sorted(lost))}; its files are removed.")
+    new = closure(session.catalog, new_mom, names, optional=False, base=old_mom)
+    wanted = plan.consolidate(new.values(), session.levels)
+    owned = plan.consolidate(old.values(), session.levels)
+    mounts = _mounts(session)
+    changes = plan.update(owned, wanted, mounts) if old_mom is not None else plan.restore(wanted, mounts)
+    result = carry_out(
+        session,
+        Wish(
+            changes,
+            plan.present(wanted),
+            owned,
+            new,
+            _versions(old),
+            xattr_rule(new_mom),
+            bundles=tuple(sorted(n for n in new if n not in old or old[n].version != new[n].version)),
+            keep_cache=keep_cache,
+            download_only=download_only,
+        ),
+        steps,
+    )
+    if session.state is not None and not download_only:
+        session.state.applied(target)
+    return result
+
+
+def _owned(session: Session, current: int) -> tuple[Manifest | None, dict[str, Manifest]]:
+    """The installed release, (None, {}) where the server does not have it any more and the cache neither."""
+    try:
+        mom = session.catalog.mom(current)
+        return mom, closure(session.catalog, mom, frozenset(_installed(session, mom, force=True)), optional=False)
+    except SwupdError as e:
+        session.report.warn(
+            f"The manifests of the installed version {current} cannot be had ({e.problem}); "
+            "every file is compared instead."
+        )
+        return None, {}
+
+
+def _mounts(session: Session) -> frozenset[str]:
+    with session.root() as root:
+        return root.mount_points()
+
+
+def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result:
+    """Adds bundles of the installed version. Unknown names raise InvalidBundle after the others went in."""
+    steps = Steps(session.report, ADD_STEPS)
+    steps.begin("load_manifests")
+    root = session.settings.root
+    mom = session.catalog.mom(device.current_version(root))
+    there = frozenset(_installed(session, mom, force=True))
+    aliases = device.aliases(root)
+    asked = [b for name in names for b in aliases.get(name, (name,))]
+    unknown = sorted({b for b in asked if mom.entry(b) is None})
+    good = frozenset(asked) - set(unknown)
+    for name in sorted(good & there):
+        session.report.say(f"Bundle {name} is already installed.")
+    old = closure(session.catalog, mom, there, optional=False)
+    new = closure(session.catalog, mom, good - there, optional) if good - there else {}
+    added = {name: m for name, m in new.items() if name not in there}
+    owned = plan.consolidate(old.values(), session.levels)
+    wanted = plan.consolidate({**old, **new}.values(), session.levels)
+    changes = plan.add(owned, plan.consolidate(added.values(), session.levels), _mounts(session))
+    wish = Wish(
+        changes, plan.present(wanted), owned, added, {}, xattr_rule(mom), bundles=tuple(sorted(added)), share=0.1
+    )
+    result = carry_out(session, wish, steps)
+    if session.state is not None:
+        session.state.track(good, there)
+    if unknown:
+        raise InvalidBundle(
+            f"version {mom.version} has no bundle {', '.join(unknown)}", "See the names with: swupd bundle-list --all"
+        )
+    return result
+
+
+def bundle_remove(
+    session: Session, names: Iterable[str], force: bool, recursive: bool, orphans: bool
+) -> tuple[tuple[str, ...], Result]:
+    """Removes bundles; gives their names too. Raises RequiredBundle, NotInstalled, InvalidBundle."""
+    steps = Steps(session.report, REMOVE_STEPS)
+    steps.begin("load_manifests")
+    mom = session.catalog.mom(device.current_version(session.settings.root))
+    there = frozenset(_installed(session, mom, force=True))
+    installed = {name: session.catalog.bundle(mom, name) for name in sorted(there)}
+    needs = {name: frozenset(m.includes) & there for name, m in installed.items()}
+    kept_by_user = tracked(session.layout) or there
+    doomed = set(_removable(frozenset(names), mom, needs, force))
+    if recursive or orphans:
+        seeds = frozenset(doomed) if recursive and not orphans else there
+        doomed |= _unneeded(there - doomed, needs, kept_by_user - doomed) & _reach(seeds, needs)
+    remaining = {n: m for n, m in installed.items() if n not in doomed}
+    changes = plan.take_away(
+        plan.consolidate([installed[n] for n in doomed], session.levels),
+        plan.consolidate(remaining.values(), session.levels),
+        _mounts(session),
+    )
+    wish = Wish(changes, {}, {}, remaining, _versions(remaining), xattr_rule(mom), bundles=tuple(sorted(doomed)))
+    scriptless = replace(session, settings=replace(session.settings, scripts=False))
+    result = carry_out(scriptless, wish, steps)
+    if session.state is not None:
+        session.state.untrack(doomed)
+    return tuple(sorted(doomed)), result
+
+
+def _removable(
+    names: frozenset[str], mom: Manifest, needs: Mapping[str, frozenset[str]], force: bool
+) -> frozenset[str]:
+    for name in sorted(names):
+        if name == OS_CORE:
+            raise RequiredBundle("os-core cannot be removed: everything needs it", "")
+        if name not in needs and mom.entry(name) is None:
+            raise InvalidBundle(f"there is no bundle {name!r}", "See what is installed with: swupd bundle-list")
+        if name not in needs:
+            raise NotInstalled(f"bundle {name} is not installed", "See what is installed with: swupd bundle-list")
+    users = {n for n in needs if n not in names and _reach(needs[n], needs) & names}
+    if users and not force:
+        raise RequiredBundle(
+            f"{', '.join(sorted(names))} is needed by {', '.join(sorted(users))}",
+            "Remove those first, or all of them with --force.",
+        )
+    return names | users
+
+
+def _reach(seeds: frozenset[str], needs: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Bundles and all that they need."""
+    found: set[str] = set()
+    todo = [n for n in seeds if n in needs]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += needs[name]
+    return frozenset(found)
+
+
+def _unneeded(names: frozenset[str], needs: Mapping[str, frozenset[str]], asked_for: frozenset[str]) -> frozenset[str]:
+    return names - _reach(asked_for & names | {OS_CORE}, needs) - {OS_CORE}
+
+
+def os_install(session: Session, version: int, bundles: Iterable[str], optional: bool, force: bool) -> Result:
+    """Installs a release into a folder. Raises InvalidBundle."""
+    steps = Steps(session.report, ADD_STEPS)
+    steps.begin("load_manifests")
+    mom = session.catalog.mom(version)
+    require_format(session.settings, mom.format, force)
+    asked = frozenset(bundles) | {OS_CORE}
+    new = closure(session.catalog, mom, asked, optional)
+    wanted = plan.consolidate(new.values(), session.levels)
+    with session.root() as root:
+        changes = plan.install(wanted, root.exists)
+    wish = Wish(
+        changes, plan.present(wanted), {}, new, {}, xattr_rule(mom), tuple(sorted(new)), boot_always=True, share=0.1
+    )
+    result = carry_out(session, wish, steps)
+    if session.state is not None:
+        session.state.track(asked, asked)
+    return result
+
+
+def _scoped(session: Session, scope: Scope) -> tuple[Manifest, dict[str, Manifest], dict[str, Entry]]:
+    version = scope.version or device.current_version(session.settings.root)
+    mom = session.catalog.mom(version)
+    require_format(session.settings, mom.format, scope.force)
+    names = frozenset(scope.bundles) or frozenset(_installed(session, mom, scope.force))
+    found = closure(session.catalog, mom, names, optional=False)
+    wanted = plan.consolidate(found.values(), session.levels)
+    if scope.file:
+        wanted = {p: e for p, e in wanted.items() if p == scope.file or p.startswith(scope.file.rstrip("/") + "/")}
+        if not wanted:
+            raise NotInManifest(f"no installed bundle ships {scope.file}", "Check the path.")
+    return mom, found, wanted
+
+
+def diagnose(session: Session, scope: Scope) -> Problems:
+    """Compares the tree with what its bundles ship; changes nothing."""
+    steps = Steps(session.report, DIAGNOSE_STEPS)
+    steps.begin("load_manifests")
+    mom, found, wanted = _scoped(session, scope)
+    if scope.extra_only:
+        return Problems(extra=_extra(session, scope, found))
+    changes = plan.restore(wanted, _mounts(session))
+    with session.root() as root:
+        facts = observe(root, changes, xattr_rule(mom), steps)
+    wrong = [e.name for e in changes.put if e.digest not in facts.digests[e.name]]
+    missing = tuple(sorted(p for p in wrong if p not in facts.kinds))
+    modified = () if scope.quick else tuple(sorted(p for p in wrong if p in facts.kinds))
+    left = {p for p in changes.drop if p in facts.kinds}
+    extra = set(_extra(session, scope, found)) if scope.picky else set()
+    return Problems(missing, modified, tuple(sorted(left | extra)))
+
+
+def _extra(session: Session, scope: Scope, found: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """Paths below the picky tree that no bundle ships, except in whitelisted folders."""
+    known = {e.name for m in found.values() for e in m.entries if e.present or e.ghosted}
+    try:
+        spared = re.compile(scope.whitelist) if scope.whitelist else None
+    except re.error as e:
+        raise InvalidOption(f"{scope.whitelist!r} is no regular expression: {e}", "Correct --picky-whitelist.") from e
+    top = "" if scope.picky_tree == "/" else scope.picky_tree.rstrip("/")
+    extra: list[str] = []
+    skipped: list[str] = []
+    with session.root() as root:
+        if top and root.node(top, xattrs=False) is None:
+            return ()
+        for node in tree.scan(root, top, xattrs=False):
+            if any(node.path.startswith(s) for s in skipped):
+                continue
+            if spared is not None and spared.fullmatch(node.path):
+                skipped.append(node.path + "/")
+            elif node.path not in known:
+                extra.append(node.path)
+    return tuple(extra)
+
+
+def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
+    """Restores the tree; gives what was wrong before, what still is, and what was done."""
+    steps = Steps(session.report, REPAIR_STEPS)
+    steps.begin("load_manifests")
+    if scope.version and not (scope.force or scope.picky):
+        installed = _known_version(session)
+        if installed != scope.version:
+            raise InvalidOption(
+                f"repairing to version {scope.version} on an installation of {installed} leaves files of both",
+                "Add --force or --picky if that is wanted.",
+            )
+    mom, found, wanted = _scoped(session, scope)
+    before = diagnose(session, scope)
+    chosen = {*before.missing, *before.modified}
+    changes = plan.Changes(
+        tuple(e for p, e in wanted.items() if e.present and p in chosen),
+        before.extra,
+    )
+    wish = Wish(
+        changes,
+        plan.present(plan.consolidate(found.values(), session.levels)),
+        plan.present(wanted),
+        found,
+        _versions(found),
+        xattr_rule(mom),
+        tuple(sorted(found)),
+        boot_always=bool(before.count),
+    )
+    result = carry_out(session, wish, steps)
+    after = before if session.settings.dry_run else diagnose(session, scope)
+    return before, after, result
+
+
+def _known_version(session: Session) -> int:
+    try:
+        return device.current_version(session.settings.root)
+    except VersionUnknown:
+        return 0

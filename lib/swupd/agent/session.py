@@ -1,0 +1,165 @@
+"""One run of a command on one device: settings, sources, state and catalog, put together and taken apart again."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swupd.agent import settings as device
+from swupd.agent import trust
+from swupd.agent.catalog import Catalog
+from swupd.agent.report import Report
+from swupd.agent.settings import Settings
+from swupd.agent.source import Source, Transport
+from swupd.agent.state import Layout, State, locked, make_folder
+from swupd.errors import Refused, SettingsError, SignatureError, WriteError
+from swupd.tree import Root
+
+_CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
+
+
+@dataclass
+class Session:
+    """What every command that looks at a stream works with. state: None where nothing may be written."""
+
+    settings: Settings
+    report: Report
+    layout: Layout
+    state: State | None
+    catalog: Catalog
+    levels: frozenset[str]
+
+    @property
+    def content(self) -> Source:
+        """Where objects come from."""
+        return self.catalog.content
+
+    def root(self) -> Root:
+        """The device's tree, opened."""
+        return Root(self.settings.root)
+
+
+@contextlib.contextmanager
+def reading(settings: Settings, report: Report) -> Iterator[Session]:
+    """A session that writes nothing."""
+    yield _session(settings, report, None)
+
+
+@contextlib.contextmanager
+def changing(settings: Settings, report: Report) -> Iterator[Session]:
+    """A session that may change the device: as root, under the lock; with --dry-run one that writes nothing."""
+    if settings.dry_run:
+        yield _session(settings, report, None)
+        return
+    if os.geteuid() != 0:
+        raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
+    layout = _layout(settings)
+    with locked(layout):
+        try:
+            state = State(layout)
+        except OSError as e:
+            raise WriteError(f"cannot use {layout.here}: {e.strerror}", "Check the disk.") from e
+        try:
+            yield _session(settings, report, state)
+        finally:
+            state.close()
+
+
+def _layout(settings: Settings) -> Layout:
+    return Layout(settings.data_dir, settings.cache_dir, settings.urls()[1])
+
+
+def layout(settings: Settings) -> Layout:
+    """Where state lies, for commands that need no server."""
+    return Layout(settings.data_dir, settings.cache_dir, settings.content_url or "none")
+
+
+def prepare_install(settings: Settings) -> None:
+    """Makes the folder that is installed into. Raises FolderError."""
+    if not settings.dry_run:
+        make_folder(settings.root, 0o755)
+
+
+def _session(settings: Settings, report: Report, state: State | None) -> Session:
+    versions, content = settings.urls()
+    transport = _transport(settings)
+    verifier = trust.Verifier(_trust_file(settings), now(settings))
+    verifier.check_trust_file()
+    source = Source(content, transport)
+    catalog = Catalog(
+        versions=source if versions == content else Source(versions, transport),
+        content=source,
+        verifier=verifier,
+        state=state,
+        report=report,
+        check_latest=settings.check_latest_signature,
+    )
+    return Session(
+        settings, report, Layout(settings.data_dir, settings.cache_dir, content), state, catalog, _levels(settings)
+    )
+
+
+def _transport(settings: Settings) -> Transport:
+    client = device.below(settings.root, _CLIENT_CERTIFICATE)
+    return Transport(
+        retries=settings.retries,
+        retry_delay=settings.retry_delay,
+        tls_ca=settings.tls_ca,
+        tls_pin=settings.tls_pin,
+        client_certificate=client if client.is_file() else None,
+    )
+
+
+def _trust_file(settings: Settings) -> bytes | None:
+    if not settings.check_signatures:
+        return None
+    if settings.certificate is None:
+        raise SignatureError(
+            "there is no certificate to check signatures with",
+            "Give --certpath FILE, or ship /usr/share/clear/update-ca/Swupd_Root.pem in the image.",
+        )
+    try:
+        return settings.certificate.read_bytes()
+    except OSError as e:
+        raise SignatureError(f"{settings.certificate} cannot be read: {e.strerror}", "Give another --certpath.") from e
+
+
+def now(settings: Settings) -> datetime.datetime:
+    """The time to believe: never before the image was built, since boards without a clock begin in 1970."""
+    floor = 0 if settings.ignore_time else device.versionstamp(settings.root)
+    return datetime.datetime.fromtimestamp(max(time.time(), floor), datetime.UTC)
+
+
+def _levels(settings: Settings) -> frozenset[str]:
+    """What variants of files the processor can run; any tree but the running one gets the plain files (2.4)."""
+    if settings.root != Path("/"):
+        return frozenset()
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    except OSError:
+        return frozenset()
+    flags = frozenset(
+        next((line.split(":")[1].split() for line in cpuinfo.splitlines() if line.startswith("flags")), ())
+    )
+    found = {"2"} if flags >= {"avx2", "fma"} else set()
+    if "avx512vl" in flags:
+        found.add("5")
+    for level, name in (("2", "avx2"), ("5", "avx512")):
+        if Path(f"/etc/clear/elf-replace-{name}").exists():
+            found.discard(level)
+    return frozenset(found)
+
+
+def require_format(settings: Settings, found: int, force: bool) -> None:
+    """Raises SettingsError where a release is of another format than the device; force skips it."""
+    wanted = settings.stream_format()
+    if wanted not in {"staging", str(found)} and not force:
+        raise SettingsError(
+            f"the release has format {found}, this device understands {wanted}",
+            "Give the right --format, or --force to go on.",
+        )

@@ -1,0 +1,316 @@
+"""What the agent keeps between runs: the lock, tracked bundles, the applied version, caches, staged objects.
+
+Layout as swupd-client 7.0.0 has it (stream format, 6.2), without its "already verified" markers: whatever is read
+from a cache is checked again by the one who reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from swupd import tree
+from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, SwupdError, WriteError
+from swupd.tree import Node, Root
+
+_PRIVATE = ("staged", "download")
+
+
+class XattrRule(Enum):
+    """Whether a stream's digests cover extended attributes.
+
+    UNKNOWN is for streams of old servers, of which some hash them and some do not: either digest is right.
+    """
+
+    HASHED = "hashed"
+    IGNORED = "ignored"
+    UNKNOWN = "unknown"
+
+
+def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tuple[Node, str], ...]:
+    """The names that an object may go by, each with what it covers; the content is read once."""
+    views = {
+        XattrRule.HASHED: (node,),
+        XattrRule.IGNORED: (node.without_xattrs(),),
+        XattrRule.UNKNOWN: (node, node.without_xattrs()) if node.xattrs else (node,),
+    }[rule]
+    macs = [tree.hasher(view) for view in views]
+    if node.kind == "F":
+        for chunk in content:
+            for mac in macs:
+                mac.update(chunk)
+    return tuple((view, mac.hexdigest()) for view, mac in zip(views, macs, strict=True))
+
+
+def names_on_disk(root: Root, path: str, rule: XattrRule) -> frozenset[str]:
+    """The digests that what is at a path may go by; empty where there is nothing."""
+    node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
+    if node is None:
+        return frozenset()
+    return frozenset(name for _, name in digests(node, root.chunks(node), rule))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie. url: content URL, part of the cache's name as in 6.2."""
+
+    data: Path
+    cache: Path
+    url: str
+
+    @property
+    def here(self) -> Path:
+        """The cache of this URL."""
+        return self.cache / "cache" / re.sub("[:/]", "_", self.url)
+
+    @property
+    def lock(self) -> Path:
+        """The lock file."""
+        return self.data / "swupd_lock"
+
+    @property
+    def tracking(self) -> Path:
+        """One empty file for each bundle that the user asked for."""
+        return self.data / "bundles"
+
+    @property
+    def version(self) -> Path:
+        """The last version that an update applied."""
+        return self.data / "version"
+
+    def manifest(self, version: int, name: str) -> Path:
+        """A cached manifest (or its .sig)."""
+        return self.here / "manifest" / str(version) / f"Manifest.{name}"
+
+
+@contextlib.contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """Holds the lock of a data folder. Raises LockError where another process does."""
+    make_folder(layout.data, 0o755)
+    try:
+        fd = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as e:
+        raise WriteError(f"cannot open {layout.lock}: {e.strerror}", "Run the command as root.") from e
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise LockError("another swupd is running", "Wait until it has ended, then run the command again.") from e
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, struct.pack("=i", os.getpid()), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path, mode: int) -> None:
+    """Makes a folder and those above it; a wrong mode is corrected, what is no folder is left alone."""
+    try:
+        folder.mkdir(0o755, parents=True, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) != mode:
+            folder.chmod(mode)
+    except FileExistsError as e:
+        raise FolderError(f"{folder} is in the way: it is no folder", "Move it away.") from e
+    except OSError as e:
+        raise FolderError(f"cannot create {folder}: {e.strerror}", "Check permissions and disk.") from e
+
+
+def tracked(layout: Layout) -> frozenset[str]:
+    """The bundles that the user asked for; empty where nothing was ever written down."""
+    try:
+        return frozenset(f.name for f in layout.tracking.iterdir() if f.is_file() and not f.name.startswith("."))
+    except OSError:
+        return frozenset()
+
+
+class State:
+    """Writes below data and cache folder. Made once the lock is held."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        make_folder(layout.here, 0o755)
+        for name in _PRIVATE:
+            make_folder(layout.here / name, 0o700)
+        self._staged = Root(layout.here / "staged")
+
+    def close(self) -> None:
+        """Closes the folder of staged objects."""
+        self._staged.close()
+
+    def read_cached(self, path: Path, limit: int) -> bytes | None:
+        """A cached file's bytes, which are to be verified; None where there is none of a sane size."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
+        except OSError:
+            return None
+        return data if len(data) <= limit else None
+
+    def write_cached(self, path: Path, data: bytes) -> None:
+        """Keeps verified bytes."""
+        make_folder(path.parent, 0o755)
+        with _writing(path):
+            write_file(path, data)
+
+    def track(self, bundles: Iterable[str], installed: Iterable[str]) -> None:
+        """Writes down bundles that the user asked for; before the first, those that were there already."""
+        make_folder(self.layout.tracking, 0o755)
+        names = set(bundles) if tracked(self.layout) else {*bundles, *installed}
+        with _writing(self.layout.tracking):
+            for name in sorted(names):
+                (self.layout.tracking / name).touch(0o600)
+
+    def untrack(self, bundles: Iterable[str]) -> None:
+        """Forgets bundles."""
+        for name in bundles:
+            (self.layout.tracking / name).unlink(missing_ok=True)
+
+    def applied(self, version: int) -> None:
+        """Writes down which version was applied."""
+        with _writing(self.layout.version):
+            write_file(self.layout.version, b"%d\n" % version)
+
+    def part(self, name: str) -> Path:
+        """Where an object of the stream is downloaded to."""
+        return self.layout.here / "download" / name.replace("/", "_")
+
+    def put(self, digest: str, node: Node, content: Iterable[bytes], rule: XattrRule) -> None:
+        """Stages an object under its digest. Raises HashMismatch where it is another, DiskSpace, WriteError."""
+        part = b".%s.%d" % (digest.encode(), os.getpid())
+        folder = os.dup(self._staged.fd)
+        try:
+            with _writing(self.layout.here / "staged"):
+                remove(folder, part)
+                found = digests(node, create(folder, part, node, content), rule)
+                covered = _named(found, digest)
+                finish(folder, part, covered)
+                remove(folder, digest.encode())
+                os.rename(part, digest.encode(), src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with contextlib.suppress(OSError):
+                remove(folder, part)
+            os.close(folder)
+
+    def staged(self, digest: str, rule: XattrRule) -> Node | None:
+        """The object staged under a digest, hashed anew; None where it is missing or damaged."""
+        node = self._staged.node("/" + digest, xattrs=rule is not XattrRule.IGNORED)
+        if node is None:
+            return None
+        try:
+            return _named(digests(node, self._staged.chunks(node), rule), digest)
+        except HashMismatch:
+            return None
+
+    def staged_node(self, digest: str) -> Node | None:
+        """The object staged under a digest, not hashed yet."""
+        return self._staged.node("/" + digest)
+
+    def staged_content(self, digest: str) -> Iterator[bytes]:
+        """The content of a staged file, which the reader hashes again."""
+        return tree.read_chunks(self._staged.fd, digest.encode())
+
+    def clean(self, manifests: bool = False, dry_run: bool = False) -> int:
+        """Removes staged objects and downloads (and manifests); gives the bytes that were or would be freed."""
+        doomed = [self.layout.here / name for name in (*_PRIVATE, *(("manifest",) if manifests else ()))]
+        freed: int = sum(f.lstat().st_size for d in doomed for f in d.rglob("*") if f.is_file() or f.is_symlink())
+        if not dry_run:
+            for folder in doomed:
+                for item in folder.iterdir() if folder.is_dir() else ():
+                    if item.is_dir() and not item.is_symlink():
+                        shutil.rmtree(item)
+                    else:
+                        item.unlink()
+        return freed
+
+
+def _named(found: tuple[tuple[Node, str], ...], digest: str) -> Node:
+    for view, name in found:
+        if name == digest:
+            return view
+    raise HashMismatch(
+        f"an object of the stream does not have the hash {digest}",
+        "The server or a mirror is damaged or was tampered with; nothing was changed.",
+    )
+
+
+def create(folder: int, name: bytes, node: Node, content: Iterable[bytes]) -> Iterator[bytes]:
+    """Makes an object without its metadata, passing a file's content on as it is written."""
+    if node.kind == "D":
+        os.mkdir(name, 0o700, dir_fd=folder)
+    elif node.kind == "L":
+        os.symlink(node.target.encode("utf-8", "surrogateescape"), name, dir_fd=folder)
+    if node.kind != "F":
+        return iter(())
+    return _copying(folder, name, content)
+
+
+def _copying(folder: int, name: bytes, content: Iterable[bytes]) -> Iterator[bytes]:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        for chunk in content:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            yield chunk
+    finally:
+        os.close(fd)
+
+
+def finish(folder: int, name: bytes, node: Node) -> None:
+    """Gives an object its owner, xattrs and mode: in this order, since chown drops setuid and capabilities."""
+    os.chown(name, node.uid, node.gid, dir_fd=folder, follow_symlinks=False)
+    place = b"/proc/self/fd/%d/%s" % (folder, name)
+    for key, value in node.xattrs:
+        os.setxattr(place, key, value, follow_symlinks=False)
+    if node.kind != "L":
+        os.chmod(name, node.permissions, dir_fd=folder)
+
+
+def remove(folder: int, name: bytes) -> None:
+    """Removes a file, link or empty folder if it is there."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        os.rmdir(name, dir_fd=folder)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, and stays."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise write_error(place, e) from e
+
+
+def write_error(place: Path | str, error: OSError) -> SwupdError:
+    """The error for a failed write, with what is full or forbidden."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskSpace(f"the disk that holds {place} is full", "Free some space, then run the command again.")
+    return WriteError(f"cannot write {place}: {error.strerror}", "Check the disk and the permissions.")

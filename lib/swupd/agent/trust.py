@@ -1,0 +1,86 @@
+"""What a device may believe: bytes in, trusted values out. No I/O.
+
+Signatures and digests are checked over the bytes as received, and only then are those parsed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from swupd import manifest, stream, tree
+from swupd.errors import HashMismatch, InvalidOption, ManifestError, MomError, ServerUnreachable, SignatureError
+from swupd.manifest import Entry, Manifest
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Checks what a stream sends.
+
+    trust_pem: the trust file's bytes; None where the user switched signatures off.
+    now: the time that certificates are held against, with time zone.
+    """
+
+    trust_pem: bytes | None
+    now: datetime.datetime
+
+    def check_trust_file(self) -> None:
+        """Raises SignatureError where the trust file itself cannot be trusted."""
+        if self.trust_pem is not None:
+            from swupd import signing  # noqa: PLC0415  0.1 s of start-up that few commands need
+
+            signing.load_trust(self.trust_pem, self.now)
+
+    def signed(self, what: str, data: bytes, signature: bytes | None) -> bytes:
+        """The same bytes, once their signature was found right. Raises SignatureError."""
+        if self.trust_pem is None:
+            return data
+        if not signature:
+            raise SignatureError(
+                f"{what} is not signed", "The publisher must sign it; do not trust this server as it is."
+            )
+        from swupd import signing  # noqa: PLC0415
+
+        try:
+            signing.verify(data, signature, signing.load_trust(self.trust_pem, self.now), self.now)
+        except SignatureError as e:
+            raise SignatureError(
+                f"{what} does not verify: {e.problem}",
+                e.hint or "The server may have been tampered with, or the trust file is for another stream.",
+            ) from e
+        return data
+
+    def latest(self, data: bytes, signature: bytes | None, check: bool = True) -> tuple[int, ...]:
+        """The versions that a `latest` file lists, newest first. Raises SignatureError, ServerUnreachable."""
+        if check:
+            self.signed("the file that names the latest version", data, signature)
+        try:
+            return tuple(stream.version(line.strip()) for line in data.decode("ascii").splitlines() if line.strip())
+        except (UnicodeDecodeError, InvalidOption) as e:
+            raise ServerUnreachable(
+                "the server's answer names no version", "Check that the URL is that of an update stream."
+            ) from e
+
+    def mom(self, data: bytes, signature: bytes | None, version: int) -> Manifest:
+        """The manifest of manifests of a release. Raises SignatureError, MomError."""
+        self.signed(f"the manifest of version {version}", data, signature)
+        try:
+            found = manifest.parse(data, manifest.MOM, version)
+            if found.entry(manifest.OS_CORE) is None:
+                raise ManifestError("the release has no bundle os-core")
+            names = [e.name for e in found.entries if e.kind == "M"]
+            if len(set(names)) != len(names) or not all(map(stream.is_bundle_name, names)):
+                raise ManifestError("the manifest of manifests names a bundle twice or oddly")
+        except ManifestError as e:
+            raise MomError(f"version {version} cannot be read: {e.problem}", "Tell the publisher.") from e
+        return found
+
+
+def bundle(data: bytes, entry: Entry) -> Manifest:
+    """A bundle's manifest, checked against its line in the MoM. Raises HashMismatch, ManifestError."""
+    if tree.digest_manifest(data) != entry.digest:
+        raise HashMismatch(
+            f"the manifest of bundle {entry.name} (version {entry.version}) is not the one that the release names",
+            "The server or its mirror is inconsistent; try again later or use another mirror.",
+        )
+    return manifest.parse(data, entry.name, entry.version)
