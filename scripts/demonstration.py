@@ -88,10 +88,8 @@ def device(folder: Path, url: str, log: Path) -> None:
     with (tree / "usr/bin/openssl").open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
-    (tree / "usr/lib/os-release").unlink()
+    (tree / "usr/bin/perl").unlink()
     (tree / "usr/bin/intruder").write_text("I do not belong here\n")
-    shutil.copy(folder / "images/20/usr/lib/os-release", tree / "usr/lib/os-release")
-    (tree / "usr/lib/os-release").chmod(0o600)
     swupd("diagnose", "--picky", expect=1)
     swupd("repair", "--picky")
     swupd("diagnose", "--picky")

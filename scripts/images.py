@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) 
     """Copies a tree to an image that knows its version, format, URL and certificate; gives the content lists."""
     if image.exists():
         shutil.rmtree(image)
-    shutil.copytree(tree, image, symlinks=True, copy_function=_copy)
-    _copy_metadata(tree, image)
+    # cp keeps owners, capabilities and hard links, which shutil does not.
+    subprocess.run(["cp", "-a", tree, image], check=True)
     os_release = image / "usr/lib/os-release"
     lines = [line for line in os_release.read_text().splitlines() if not line.startswith("VERSION_ID=")]
     os_release.write_text("\n".join([*lines, f"VERSION_ID={version}"]) + "\n")
@@ -31,25 +32,6 @@ def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) 
     shutil.copy(certificate, trust / "Swupd_Root.pem")
     (image / "usr/share/clear/versionstamp").write_text(f"{1_760_000_000 + version}\n")
     return _content_lists(image)
-
-
-def _copy(source: str, target: str) -> str:
-    shutil.copy2(source, target, follow_symlinks=False)
-    return target
-
-
-def _copy_metadata(tree: Path, image: Path) -> None:
-    """Owners, which shutil leaves out, and the modes that a change of owner drops."""
-    import os  # noqa: PLC0415
-
-    for folder, folders, files in os.walk(tree):
-        for name in (*folders, *files):
-            source = Path(folder, name)
-            target = image / source.relative_to(tree)
-            found = source.lstat()
-            os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
-            if not source.is_symlink():
-                target.chmod(found.st_mode & 0o7777)
 
 
 def _content_lists(image: Path) -> dict[str, Path]:

@@ -108,7 +108,12 @@ def fullfile(digest: str, node: Node, content: bytes) -> bytes:
     head = header(digest, node)
     if len(content) < SOLID_LIMIT:
         return compress(head + _padded(content) + _END)
-    return compress(head) + compress(_padded(content)) + compress(_END)
+    return compress(head) + content_block(content) + compress(_END)
+
+
+def content_block(content: bytes) -> bytes:
+    """The .xz stream that holds a large content on its own."""
+    return compress(_padded(content))
 
 
 def content_stream(digest: str, node: Node, tar: bytes) -> bytes | None:

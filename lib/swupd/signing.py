@@ -135,7 +135,7 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
     All signers must be right, each with a chain to a root of trust that is valid now. SHA-2 only.
     """
     try:
-        signed, signers, embedded = _parse(signature)
+        signed, signers, given = _parse(signature)
     except SignatureError:
         raise
     except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
@@ -145,12 +145,22 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
         raise SignatureError("the signature is for other bytes")
     signer = None
     for info in signers:
-        signer = _signer_certificate(info, trust.certificates[:1] + embedded)
+        signer = _signer_certificate(info, trust.certificates[:1] + given)
         _check_signer(info, data, signer)
-        _check_chain(signer, embedded, trust, now)
+        _check_chain(signer, given, trust, now)
     if signer is None:
         raise SignatureError("the signature has no signer")
     return signer
+
+
+def embedded(signature: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates in a signature, which may be anybody's. Raises SignatureError."""
+    try:
+        return _parse(signature)[2]
+    except SignatureError:
+        raise
+    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
+        raise SignatureError("the signature is not a PKCS#7 structure") from e
 
 
 def _parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ...]]:
@@ -163,8 +173,8 @@ def _parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ..
         raise SignatureError("the signature is not over plain data")
     certificates = signed["certificates"]
     chosen = [] if certificates.native is None else [c.chosen for c in certificates]
-    embedded = tuple(x509.load_der_x509_certificate(c.dump()) for c in chosen)
-    return signed, list(signed["signer_infos"]), embedded
+    given = tuple(x509.load_der_x509_certificate(c.dump()) for c in chosen)
+    return signed, list(signed["signer_infos"]), given
 
 
 def _signer_certificate(info: Any, candidates: Sequence[x509.Certificate]) -> x509.Certificate:

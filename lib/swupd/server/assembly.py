@@ -1,0 +1,261 @@
+"""Fills a release's staging folder: fullfiles, deltas, packs, manifests, signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+
+from swupd import archive, delta, manifest, signing, stream
+from swupd.manifest import FULL, MOM, Entry, Manifest
+from swupd.server import changes, deltas, fullfiles, packs, rootfs
+from swupd.server.changes import Release
+from swupd.server.deltas import Pair
+from swupd.server.fullfiles import DeltaTask, Fullfile, Intake
+from swupd.server.history import Trusted
+from swupd.server.packs import Piece, Staged
+from swupd.server.work import Crew, Report
+from swupd.server.writer import Staging
+from swupd.tree import Node
+
+_MANIFEST_MODE = 0o100644
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A release that is decided on and now gets written.
+
+    contents: what each bundle ships. root: where the contents are. older: releases to make deltas from.
+    """
+
+    staging: Staging
+    release: Release
+    contents: Mapping[str, Sequence[Node]]
+    root: Path
+    past: Trusted
+    older: tuple[Release, ...]
+    signer: signing.Signer | None
+    manifest_signer: signing.Signer | None
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """What is shipped, by path."""
+        return by_path(self.contents)
+
+    def fullfile(self, entry: Entry) -> Fullfile:
+        """Where the fullfile of a present entry is."""
+        staged = self.staging.files / f"{entry.digest}.tar"
+        return Fullfile(staged, self.past.store, entry.version, entry.digest)
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """What became of a bundle: the version of its manifest, its entries, and how many of them are new in it."""
+
+    version: int
+    entries: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published. files, bytes: of the release's folder. packs: bytes of each."""
+
+    version: int
+    format: int
+    bundles: Mapping[str, BundleResult]
+    fullfiles: int
+    packs: Mapping[str, int]
+    files: int
+    bytes: int
+    interim: Published | None = None
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """A pack to make: of a manifest, from an older manifest of the bundle or (None) from nothing."""
+
+    new: Manifest
+    old: Manifest | None
+
+    @property
+    def name(self) -> str:
+        return stream.pack(self.new.name, self.new.version, self.old.version if self.old is not None else 0)
+
+
+def by_path(contents: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
+    """All that the bundles ship, by path."""
+    return {node.path: node for nodes in contents.values() for node in nodes}
+
+
+def take_in(
+    crew: Crew,
+    report: Report,
+    source: rootfs.Tree,
+    contents: Mapping[str, Sequence[Node]],
+    kept: Mapping[str, str],
+    staging: Staging,
+) -> dict[str, str]:
+    """The digest of each path that is shipped; fullfiles of what is not kept are written. Raises FolderError."""
+    nodes = by_path(contents)
+    tasks = (Intake(source.root, node, kept.get(path, ""), staging.files) for path, node in nodes.items())
+    digests = {}
+    for path, digest in zip(nodes, crew.map(fullfiles.take, tasks), strict=True):
+        digests[path] = digest
+        report.phase("hash and compress", len(digests), len(nodes))
+    return digests
+
+
+def needed_fullfiles(release: Release) -> frozenset[str]:
+    """Digests of which the release must hold a fullfile: of entries that are new in it (stream format, 2.9)."""
+    return frozenset(
+        e.digest for m in release.written() for e in m.entries if e.present and e.version == release.version
+    )
+
+
+def assemble(draft: Draft, crew: Crew, report: Report) -> Published:
+    """Writes everything but the fullfiles, which are there. Raises SwupdError."""
+    made = _write_packs(draft, crew, report)
+    _write_manifests(draft, report)
+    _write_manifest_deltas(draft)
+    _write_mom(draft)
+    release = draft.release
+    draft.staging.write(stream.format_file(release.version), [str(release.mom.format).encode()])
+    files, size = draft.staging.usage()
+    results = {
+        name: BundleResult(m.version, len(m.entries), sum(e.version == release.version for e in m.entries))
+        for name, m in sorted(release.manifests.items())
+    }
+    return Published(
+        version=release.version,
+        format=release.mom.format,
+        bundles=results,
+        fullfiles=len(needed_fullfiles(release)),
+        packs=made,
+        files=files,
+        bytes=size,
+    )
+
+
+def _packs(draft: Draft) -> list[_Pack]:
+    found: dict[str, _Pack] = {}
+    for new in draft.release.written():
+        for old in (None, *_older_manifests(draft, new)):
+            pack = _Pack(new, old)
+            found.setdefault(pack.name, pack)
+    return list(found.values())
+
+
+def _older_manifests(draft: Draft, new: Manifest) -> Iterator[Manifest]:
+    """The bundle as older releases had it, each version once."""
+    seen = {new.version}
+    for release in draft.older:
+        old = release.manifests.get(new.name)
+        if old is not None and old.version not in seen:
+            seen.add(old.version)
+            yield old
+
+
+def _write_packs(draft: Draft, crew: Crew, report: Report) -> dict[str, int]:
+    todo = _packs(draft)
+    sizes = _make_deltas(draft, todo, crew, report)
+    pieces = [(pack.name, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
+    made = {}
+    done = crew.map(packs.compressed, (piece for _, piece in pieces))
+    counted = _counted(zip((name for name, _ in pieces), done, strict=True), len(pieces), report)
+    for name, parts in groupby(counted, key=lambda part: part[0]):
+        made[name] = draft.staging.write(name, (data for _, data in parts))
+    return made
+
+
+def _counted(parts: Iterable[tuple[str, bytes]], total: int, report: Report) -> Iterator[tuple[str, bytes]]:
+    for number, part in enumerate(parts, 1):
+        yield part
+        report.phase("packs", number, total)
+
+
+def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report) -> dict[tuple[str, str], int]:
+    """Makes each delta that some pack wants once; gives the sizes of those that pay."""
+    wanted: dict[tuple[str, str], Pair] = {}
+    for pack in todo:
+        for pair in deltas.pairs(pack.old, pack.new) if pack.old is not None else ():
+            wanted.setdefault(pair.key, pair)
+    tasks = [
+        DeltaTask(pair, draft.root, draft.nodes[pair.new.name], draft.fullfile(pair.new), draft.staging.work)
+        for pair in wanted.values()
+    ]
+    sizes = {}
+    for number, (key, size) in enumerate(zip(wanted, crew.map(fullfiles.make_delta, tasks), strict=True), 1):
+        report.phase("deltas", number, len(tasks))
+        if size is not None:
+            sizes[key] = size
+    return sizes
+
+
+def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> list[Piece]:
+    """The pieces of a pack; none for a pack that would be empty."""
+    entries: Iterable[Entry] = pack.new.entries
+    made: list[Pair] = []
+    if pack.old is not None:
+        made = [pair for pair in deltas.pairs(pack.old, pack.new) if pair.key in sizes]
+        by_delta = {pair.new.digest for pair in made}
+        entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]
+    staged = [_staged(draft, entry) for entry in packs.distinct(entries).values()]
+    if not staged and not made:
+        return []
+    readers: dict[str, Callable[[], bytes]] = {
+        pair.name: fullfiles.delta_place(draft.staging.work, pair).read_bytes for pair in made
+    }
+    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}))
+
+
+def _staged(draft: Draft, entry: Entry) -> Staged:
+    node = draft.nodes[entry.name]
+    return Staged(
+        digest=entry.digest,
+        node=node,
+        read=partial(rootfs.checked_content, draft.root, node, entry.digest),
+        stream=partial(fullfiles.content_stream, draft.fullfile(entry), node),
+    )
+
+
+def _write_manifests(draft: Draft, report: Report) -> None:
+    everything = changes.full(draft.release, draft.contents)
+    todo = (*draft.release.written(), everything)
+    for number, written in enumerate(todo, 1):
+        data = manifest.serialize(written)
+        _write_manifest(draft, written.name, data)
+        if draft.manifest_signer is not None and written.name != FULL:
+            name = stream.signature(stream.manifest(written.version, written.name))
+            draft.staging.write(name, [signing.sign(data, draft.manifest_signer)])
+        report.phase("manifests", number, len(todo))
+
+
+def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> None:
+    version = draft.release.version
+    draft.staging.write(stream.manifest(version, name), [data])
+    packed = archive.manifest_tar(f"Manifest.{name}", data, others)
+    draft.staging.write(stream.manifest_tar(version, name), [packed])
+
+
+def _write_manifest_deltas(draft: Draft) -> None:
+    lines = {(e.name, e.version): e for release in draft.older for e in release.mom.entries if e.kind == "M"}
+    for new in draft.release.written():
+        for old in _older_manifests(draft, new):
+            before = draft.past.manifest_data(lines[new.name, old.version])
+            made = delta.make(before, manifest.serialize(new), _MANIFEST_MODE, 0, 0)
+            if made is not None:
+                draft.staging.write(stream.manifest_delta(new.version, new.name, old.version), [made])
+
+
+def _write_mom(draft: Draft) -> None:
+    mom = draft.release.mom
+    data = manifest.serialize(mom)
+    others = []
+    if draft.signer is not None:
+        signature = signing.sign(data, draft.signer)
+        draft.staging.write(stream.signature(stream.manifest(mom.version, MOM)), [signature])
+        others.append((f"Manifest.{MOM}.sig", signature))
+    _write_manifest(draft, MOM, data, others)

@@ -1,0 +1,94 @@
+"""What a changed file can be made from: pure choice of sources, and the delta itself (stream format, 4 and 7.5)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from swupd import delta, paths
+from swupd.manifest import Entry, Manifest
+from swupd.server.changes import OLD_CLIENTS
+from swupd.stream import MIB
+from swupd.tree import Node
+
+LARGEST = 128 * MIB
+"""Larger files get no deltas: the matching needs 17 times a file's size in memory."""
+_DIGITS = re.compile(r"[0-9.]")
+_HEX = re.compile(r"[0-9a-f.]")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A file that a device has, and the one that it shall have."""
+
+    old: Entry
+    new: Entry
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the delta's bytes depend on."""
+        return self.old.digest, self.new.digest
+
+    @property
+    def name(self) -> str:
+        """The delta's name in a pack."""
+        return delta.name(self.old.version, self.new.version, *self.key)
+
+
+def changed(old: Manifest, new: Manifest) -> tuple[Entry, ...]:
+    """Present entries that a device with the old manifest must get: newer, and not the same object (section 5)."""
+    have = {(e.name, e.digest, e.kind) for e in old.entries if e.present}
+    return tuple(
+        e for e in new.entries if e.present and e.version > old.version and (e.name, e.digest, e.kind) not in have
+    )
+
+
+def pairs(old: Manifest, new: Manifest) -> tuple[Pair, ...]:
+    """Sources for what changed, at most one for each new content; old clients get none across names."""
+    have = {e.name: e for e in old.entries if e.present and e.kind == "F"}
+    wanted = [e for e in changed(old, new) if e.kind == "F"]
+    found = [Pair(have[e.name], e) for e in wanted if e.name in have]
+    if new.format > OLD_CLIENTS:
+        shipped = {e.name for e in new.entries if e.present}
+        vanished = [e for name, e in have.items() if name not in shipped]
+        found += _renames(vanished, [e for e in wanted if e.name not in have])
+    return tuple({pair.new.digest: pair for pair in reversed(found)}.values())[::-1]
+
+
+def _renames(vanished: Iterable[Entry], appeared: Iterable[Entry]) -> Iterator[Pair]:
+    """One to one: equal content, then names that differ in digits only, then in hex digits only."""
+    old, new = sorted(vanished, key=_place), sorted(appeared, key=_place)
+    likenesses: tuple[Callable[[Entry], str], ...] = (
+        lambda e: e.digest,
+        lambda e: _DIGITS.sub("", e.name),
+        lambda e: _HEX.sub("", e.name),
+    )
+    for likeness in likenesses:
+        waiting: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in reversed(old):
+            waiting[likeness(entry)].append(entry)
+        rest = []
+        for entry in new:
+            if alike := waiting[likeness(entry)]:
+                yield Pair(alike.pop(), entry)
+            else:
+                rest.append(entry)
+        old, new = sorted((e for left in waiting.values() for e in left), key=_place), rest
+
+
+def _place(entry: Entry) -> bytes:
+    return paths.encode(entry.name)
+
+
+def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int) -> bytes | None:
+    """The delta between two files, None where the fullfile (of so many bytes) serves better.
+
+    Clients copy the old file's xattrs to what they make, so that both must have the same.
+    """
+    (old_node, old_content), (node, content) = old, new
+    if old_node.xattrs != node.xattrs or old_node.kind != "F":
+        return None
+    made = delta.make(old_content, content, node.mode, node.uid, node.gid)
+    return made if made is not None and len(made) < fullfile_size else None

@@ -1,0 +1,107 @@
+"""Contents on their way into a release: each is read once, hashed, and compressed if the release needs it.
+
+The tasks are plain values and functions, so that any executor can carry them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from swupd import archive, stream, tree
+from swupd.errors import SwupdError
+from swupd.server import deltas, history, rootfs, writer
+from swupd.server.deltas import Pair
+from swupd.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """An object to take in. kept: the digest with which it needs no fullfile, "" if it needs one in any case."""
+
+    root: Path
+    node: Node
+    kept: str
+    files: Path
+
+
+def take(task: Intake) -> str:
+    """The object's digest; its fullfile is in the folder `files` where the release needs it."""
+    content = rootfs.content(task.root, task.node)
+    digest = tree.digest(task.node, [content])
+    place = task.files / f"{digest}.tar"
+    if digest != task.kept and not place.exists():
+        writer.put(place, [archive.fullfile(digest, task.node, content)])
+    return digest
+
+
+@dataclass(frozen=True, slots=True)
+class Fullfile:
+    """Where an object's fullfile is: in the release being written, if there, else in the stream."""
+
+    staged: Path
+    store: history.Store
+    version: int
+    digest: str
+
+    def tar(self) -> bytes | None:
+        """The fullfile's bytes, None where it cannot be had."""
+        if self.staged.exists():
+            return self.staged.read_bytes()
+        return self.store.read(stream.fullfile(self.version, self.digest), stream.MAX_FILE)
+
+    def size(self) -> int | None:
+        """The fullfile's size, None where it cannot be had."""
+        if self.staged.exists():
+            return self.staged.stat().st_size
+        return self.store.size(stream.fullfile(self.version, self.digest))
+
+
+def content_stream(place: Fullfile, node: Node) -> bytes | None:
+    """The .xz stream of a large file's content out of its fullfile; None where that has no such stream."""
+    packed = place.tar()
+    if packed is None:
+        return None
+    ready = archive.content_stream(place.digest, node, packed)
+    # What was published once is not trusted to be whole still.
+    return ready if ready is None or place.staged.exists() or _holds(packed, place.digest) else None
+
+
+def _holds(packed: bytes, digest: str) -> bool:
+    try:
+        history.unpacked_object(packed, digest)
+    except SwupdError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaTask:
+    """A delta to make, into the folder `work`."""
+
+    pair: Pair
+    root: Path
+    node: Node
+    fullfile: Fullfile
+    work: Path
+
+    @property
+    def place(self) -> Path:
+        """Where the delta is once it was made."""
+        return delta_place(self.work, self.pair)
+
+
+def delta_place(work: Path, pair: Pair) -> Path:
+    """Where the delta of a pair is, if one was made."""
+    return work / "-".join(pair.key)
+
+
+def make_delta(task: DeltaTask) -> int | None:
+    """The size of the delta that was written, None where the fullfile serves better."""
+    old = history.old_content(task.fullfile.store, task.pair.old.version, task.pair.old.digest)
+    size = task.fullfile.size()
+    if old is None or size is None or max(old[0].size, task.node.size) > deltas.LARGEST:
+        return None
+    content = rootfs.checked_content(task.root, task.node, task.pair.new.digest)
+    made = deltas.make(old, (task.node, content), size)
+    return None if made is None else writer.put(task.place, [made])

@@ -1,0 +1,305 @@
+"""What was published before, read from the stream itself: a folder or a URL, and nothing else at hand.
+
+Nothing that is read here is believed before its digest (or, with a trust certificate, the MoM's signature) is right.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from swupd import archive, manifest, signing, stream, tree
+from swupd.errors import (
+    ArchiveError,
+    DownloadError,
+    HashMismatch,
+    InvalidFile,
+    InvalidOption,
+    ManifestError,
+    MomError,
+    ServerUnreachable,
+    SignatureError,
+    SwupdError,
+)
+from swupd.manifest import MOM, Entry, Manifest
+from swupd.server.changes import Release
+from swupd.tree import Node
+
+if TYPE_CHECKING:
+    import requests
+
+_FORMATS_BACK = 10
+_TIMEOUT = 60
+_FIRST_LINE = re.compile(rb"\s*\+?([0-9]{1,10})(?:\s|$)")
+_RESTORE = "Restore it in the stream, or start a new stream in an empty folder."
+
+
+class Store(Protocol):
+    """A published stream."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """An object's bytes, None where there is none. Raises DownloadError, also for more than limit bytes."""
+
+    def size(self, name: str) -> int | None:
+        """An object's size in bytes, None where there is none. Raises DownloadError."""
+
+    def formats(self, highest: int) -> Iterable[int]:
+        """Formats that may have releases, newest first; a folder also gives those above highest."""
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A stream in a folder."""
+
+    www: Path
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """As Store says."""
+        try:
+            with open(self.www / name, "rb") as file:
+                data = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as e:
+            raise DownloadError(f"cannot read {self.www / name}: {e.strerror}", "Check the permissions.") from e
+        return _bounded(data, name, limit)
+
+    def size(self, name: str) -> int | None:
+        """As Store says."""
+        place = self.www / name
+        return place.stat().st_size if place.is_file() else None
+
+    def formats(self, highest: int) -> Iterable[int]:
+        """As Store says."""
+        try:
+            names = [p.name.removeprefix("format") for p in (self.www / "version").glob("format*")]
+        except OSError as e:
+            raise DownloadError(f"cannot read {self.www}: {e.strerror}", "Check the permissions.") from e
+        return sorted((int(n) for n in names if n.isascii() and n.isdigit()), reverse=True)
+
+
+@dataclass(frozen=True)
+class UrlStore:
+    """A stream at an http or https URL."""
+
+    url: str
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """As Store says. Raises ServerUnreachable where nobody answers."""
+        import requests  # noqa: PLC0415  slow to load, and seldom needed
+
+        place = f"{self.url.rstrip('/')}/{quote(name)}"
+        try:
+            with _session().get(place, stream=True, timeout=_TIMEOUT) as answer:
+                if answer.status_code in {404, 410}:
+                    return None
+                if answer.status_code != 200:
+                    raise DownloadError(f"{place} answers {answer.status_code}", "Check the URL and the server.")
+                data = b"".join(_pieces(answer, limit))
+        except requests.RequestException as e:
+            raise ServerUnreachable(f"cannot read {place}: {_cause(e)}", "Check the URL and the network.") from e
+        return _bounded(data, name, limit)
+
+    def size(self, name: str) -> int | None:
+        """As Store says."""
+        data = self.read(name, stream.MAX_FILE)
+        return None if data is None else len(data)
+
+    def formats(self, highest: int) -> Iterable[int]:
+        """As Store says; a URL cannot be listed, so that only a few formats are tried."""
+        return range(highest, max(0, highest - _FORMATS_BACK - 1), -1)
+
+
+@functools.cache
+def _session() -> requests.Session:
+    import requests  # noqa: PLC0415
+
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+def _pieces(answer: requests.Response, limit: int) -> Iterable[bytes]:
+    size = 0
+    for piece in answer.iter_content(1 << 16):
+        size += len(piece)
+        yield piece
+        if size > limit:
+            return
+
+
+def _cause(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error)[:200] or type(error).__name__
+
+
+def _bounded(data: bytes, name: str, limit: int) -> bytes:
+    if len(data) > limit:
+        raise DownloadError(f"{name} is larger than {limit} bytes", "Is this an update stream?")
+    return data
+
+
+def open_store(url: str) -> Store:
+    """The stream at a URL: http, https or file. Raises InvalidOption."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc:
+        folder = Path(unquote(parts.path))
+        if not folder.is_dir():
+            raise InvalidOption(f"{folder} is not a folder", "Give the URL of the stream's www folder.")
+        return FolderStore(folder)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise InvalidOption(f"{url[:200]!r} is not the URL of a stream", "Begin it with https://, http:// or file:///.")
+    return UrlStore(url)
+
+
+def parse_latest(data: bytes) -> int:
+    """The version in a `latest` file: its first line (stream format, 1.3). Raises InvalidFile."""
+    found = _FIRST_LINE.match(data.split(b"\n", 1)[0])
+    if found is None or not 0 < int(found[1]) <= stream.MAX_VERSION:
+        raise InvalidFile(f"the stream's latest file does not hold a version but {data[:40]!r}", _RESTORE)
+    return int(found[1])
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a stream says about itself.
+
+    newest: (format, version) of the newest release in a format that is not above the one asked for; None if none.
+    above: (format, version) in the newest of the higher formats, if it is known.
+    highest: the greatest version that was ever announced, 0 if none.
+    """
+
+    newest: tuple[int, int] | None = None
+    above: tuple[int, int] | None = None
+    highest: int = 0
+
+
+def head(store: Store, stream_format: int) -> Head:
+    """Reads the `latest` files. Raises DownloadError, InvalidFile."""
+    newest = above = None
+    highest = [0]
+    for number in store.formats(stream_format):
+        if newest is not None and isinstance(store, UrlStore):
+            break
+        data = store.read(stream.latest(number), stream.MAX_LATEST)
+        if data is None:
+            continue
+        highest.append(parse_latest(data))
+        if number > stream_format:
+            above = above or (number, highest[-1])
+        else:
+            newest = newest or (number, highest[-1])
+    data = store.read(stream.LATEST_VERSION, stream.MAX_LATEST)
+    return Head(newest, above, max(*highest, parse_latest(data) if data is not None else 0))
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A store whose MoMs must be signed, if there is a trust certificate."""
+
+    store: Store
+    trust: signing.Trust | None
+    now: datetime.datetime
+
+    def release(self, version: int) -> Release:
+        """A whole release. Raises MomError, ManifestError, HashMismatch, SignatureError, DownloadError."""
+        mom = self.mom(version)
+        lines = [entry for entry in mom.entries if entry.kind == "M" and entry.present]
+        return Release(mom, {line.name: self.manifest(line) for line in lines})
+
+    def mom(self, version: int) -> Manifest:
+        """A release's MoM, its signature checked where there is a trust certificate."""
+        data = manifest_bytes(self.store, version, MOM)
+        if data is None:
+            raise MomError(f"the stream has no {stream.manifest(version, MOM)}", _RESTORE)
+        if self.trust is not None:
+            self._check_signature(data, version, self.trust)
+        try:
+            return manifest.parse(data, MOM, version)
+        except ManifestError as e:
+            raise MomError(f"{stream.manifest(version, MOM)} cannot be read: {e.problem}", _RESTORE) from e
+
+    def _check_signature(self, data: bytes, version: int, trust: signing.Trust) -> None:
+        signature = self.store.read(stream.signature(stream.manifest(version, MOM)), stream.MAX_SIGNATURE)
+        if signature is None:
+            raise SignatureError(f"release {version} is not signed", "Give the URL of a signed stream.")
+        signing.verify(data, signature, trust, self.now)
+
+    def manifest(self, line: Entry) -> Manifest:
+        """A bundle's manifest, checked against its line in the MoM."""
+        return manifest.parse(self.manifest_data(line), line.name, line.version)
+
+    def manifest_data(self, line: Entry) -> bytes:
+        """The bytes of a bundle's manifest, checked against its line in the MoM."""
+        data = manifest_bytes(self.store, line.version, line.name)
+        if data is None:
+            raise ManifestError(f"the stream has no {stream.manifest(line.version, line.name)}", _RESTORE)
+        if tree.digest_manifest(data) != line.digest:
+            raise HashMismatch(f"{stream.manifest(line.version, line.name)} is not what its MoM promises", _RESTORE)
+        return data
+
+    def before(self, base: Release, count: int) -> tuple[Release, ...]:
+        """Up to so many releases, newest first: base and those that `previous:` leads to in the same format."""
+        found: list[Release] = []
+        at = base
+        while len(found) < count:
+            found.append(at)
+            if not 0 < at.mom.previous < at.version:
+                break
+            try:
+                at = self.release(at.mom.previous)
+            except (MomError, ManifestError):
+                break  # an old release that was pruned costs deltas, nothing else
+            if at.mom.format != base.mom.format:
+                break
+        return tuple(found)
+
+
+def manifest_bytes(store: Store, version: int, bundle: str) -> bytes | None:
+    """A manifest's bytes, unchecked: the plain file, else what its tar holds. Raises ArchiveError."""
+    plain = store.read(stream.manifest(version, bundle), stream.MAX_MANIFEST)
+    if plain is not None:
+        return plain
+    packed = store.read(stream.manifest_tar(version, bundle), stream.MAX_MANIFEST_TAR)
+    return None if packed is None else unpacked_manifest(packed, bundle)
+
+
+def unpacked_manifest(packed: bytes, bundle: str) -> bytes:
+    """The manifest in a manifest tar. Raises ArchiveError."""
+    for member in archive.members(io.BytesIO(packed), stream.MAX_MANIFEST):
+        if member.name == f"Manifest.{bundle}":
+            return b"".join(member.content)
+    raise ArchiveError(f"the tar of Manifest.{bundle} does not hold it")
+
+
+def unpacked_object(packed: bytes, digest: str) -> tuple[Node, bytes]:
+    """The one object of a fullfile, its digest checked. Raises ArchiveError, HashMismatch."""
+    found = None
+    for member in archive.members(io.BytesIO(packed), stream.MAX_FILE):
+        if found is not None or member.name.removesuffix("/") != digest:
+            raise ArchiveError(f"the fullfile {digest} holds {member.name[:100]!r}")
+        found = (member.node, b"".join(member.content))
+    if found is None:
+        raise ArchiveError(f"the fullfile {digest} is empty")
+    node, content = found
+    # Servers without xattrs hash none, whatever their archives carry.
+    if digest not in {tree.digest(node, [content]), tree.digest(node.without_xattrs(), [content])}:
+        raise HashMismatch(f"the fullfile {digest} holds another object")
+    return node, content
+
+
+def old_content(store: Store, version: int, digest: str) -> tuple[Node, bytes] | None:
+    """An object that was published before, None where it cannot be had: then it is no source for a delta."""
+    try:
+        packed = store.read(stream.fullfile(version, digest), stream.MAX_DELTA_RESULT)
+        return None if packed is None else unpacked_object(packed, digest)
+    except SwupdError:
+        return None

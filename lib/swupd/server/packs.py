@@ -1,0 +1,88 @@
+"""What a pack holds, and its bytes, piece by piece (stream format, 1.5 and 5)."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from swupd import archive, paths
+from swupd.archive import Group
+from swupd.manifest import Entry
+from swupd.tree import Node, file_node
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An object to put into a pack.
+
+    read: gives a file's content. stream: gives the .xz stream of a large file's content if there is one already.
+    """
+
+    digest: str
+    node: Node
+    read: Callable[[], bytes]
+    stream: Callable[[], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """A large object, compressed on its own so that fullfile and packs share the work."""
+
+    staged: Staged
+
+    def compressed(self) -> bytes:
+        """The object as .xz streams: header, content."""
+        head = archive.compress(archive.header(f"staged/{self.staged.digest}", self.staged.node))
+        ready = self.staged.stream()
+        return head + (archive.content_block(self.staged.read()) if ready is None else ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Bytes of a pack that are the same in each."""
+
+    data: bytes
+
+    def compressed(self) -> bytes:
+        """The bytes."""
+        return self.data
+
+
+Piece = Group | Solid | Ready
+
+
+def distinct(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Present entries, each digest once (the first by name), in the order in which a pack compresses well."""
+    found: dict[str, Entry] = {}
+    for entry in sorted((e for e in entries if e.present), key=lambda e: paths.encode(e.name)):
+        found.setdefault(entry.digest, entry)
+    return dict(sorted(found.items(), key=lambda item: _likeness(item[1].name)))
+
+
+def _likeness(path: str) -> tuple[str, str, str]:
+    base = posixpath.basename(path)
+    return posixpath.splitext(base)[1], base, path
+
+
+def pieces(
+    staged: Iterable[Staged], deltas: Mapping[str, Callable[[], bytes]], sizes: Mapping[str, int]
+) -> Iterator[Piece]:
+    """A pack's pieces in order. deltas: what gives each delta's bytes, by name; sizes: how many bytes those are."""
+    objects = list(staged)
+    small = [o for o in objects if o.node.size < archive.SOLID_LIMIT]
+    members = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
+    members += [(_member_name(o), o.node, o.read) for o in small]
+    yield Ready(archive.pack_head())
+    yield from archive.grouped(members)
+    yield from (Solid(o) for o in objects if o.node.size >= archive.SOLID_LIMIT)
+    yield Ready(archive.pack_end())
+
+
+def _member_name(staged: Staged) -> str:
+    return f"staged/{staged.digest}" + ("/" if staged.node.kind == "D" else "")
+
+
+def compressed(piece: Piece) -> bytes:
+    """A piece's bytes: a function of its own, for executors that send functions elsewhere."""
+    return piece.compressed()

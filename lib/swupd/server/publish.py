@@ -1,0 +1,263 @@
+"""Makes a release out of a root file system and publishes it: the order of the steps, and nothing clever.
+
+Everything is checked before anything is written. A release is written beside its place and renamed; the file
+`latest` is replaced last, and that is the moment of publishing: a publish that is killed earlier left the stream as
+it was, and is run again.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swupd import signing, stream
+from swupd.errors import InvalidOption, SignatureError
+from swupd.server import assembly, bundles, changes, history, rootfs, writer
+from swupd.server.assembly import Draft, Published
+from swupd.server.bundles import BundleSpec
+from swupd.server.changes import Edition, Release
+from swupd.server.history import FolderStore, Head, Store, Trusted
+from swupd.server.work import Crew, Report
+from swupd.server.writer import Staging
+from swupd.tree import Node
+
+_INTERIM = "interim-for"
+"""Header key of an interim release: for which release it makes room (C clients skip unknown keys)."""
+_EXPIRES_SOON = datetime.timedelta(days=60)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to publish.
+
+    previous: the stream with the releases before; None for the folder www itself. trust: who must have signed it.
+    delta_from: versions to make deltas from; else previous_versions says how many of the last ones.
+    minversion: 0 to keep the last one. timestamp: Unix seconds, None to take what the tree says.
+    exclude: paths and patterns that are never shipped.
+    interim_version: of the extra release at a change of format, None for version - 1.
+    """
+
+    www: Path
+    version: int
+    rootfs: Path
+    specs: tuple[BundleSpec, ...]
+    format: int = stream.DEFAULT_FORMAT
+    previous: Store | None = None
+    trust: signing.Trust | None = None
+    delta_from: tuple[int, ...] = ()
+    previous_versions: int = 0
+    minversion: int = 0
+    signer: signing.Signer | None = None
+    manifest_signer: signing.Signer | None = None
+    exclude: tuple[str, ...] = ()
+    xattrs: bool = True
+    timestamp: int | None = None
+    interim_version: int | None = None
+    allow_folder_replacement: bool = False
+
+    def __post_init__(self) -> None:
+        for number in (self.version, self.format):
+            if not 0 < number <= stream.MAX_VERSION:
+                raise InvalidOption(
+                    f"{number} is neither a version nor a format", f"Give a number from 1 to {stream.MAX_VERSION}."
+                )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """From where a publish starts: base is what devices have, interim what is already there of a format bump."""
+
+    base: Release | None
+    interim: Release | None = None
+
+    def bumps(self, stream_format: int) -> bool:
+        """Whether a release in that format changes the format."""
+        return self.base is not None and self.base.mom.format < stream_format
+
+
+def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Published:
+    """Publishes a release, and the interim one before it at a change of format. Raises SwupdError."""
+    bundles.check(job.specs)
+    _check_signers(job, now, report)
+    with writer.locked(job.www), ExitStack() as stack:
+        past = Trusted(job.previous or FolderStore(job.www), job.trust, now)
+        start = _start(job, past)
+        interim_version = _interim_version(job, start)
+        older = _older(job, past, start, report)
+        source = rootfs.scan(job.rootfs, job.exclude, job.xattrs, report)
+        rootfs.check_identity(source, job.version, job.format, report)
+        contents = bundles.split(source.nodes, job.specs, source.left_out)
+        _check_changes(job, start, contents, report)
+        edition = _edition(job, start, source)
+        kept = changes.kept_digests(start.base, edition, contents)
+        staging = stack.enter_context(Staging(job.www, job.version))
+        digests = assembly.take_in(crew, report, source, contents, kept, staging)
+        release = changes.following(start.base, edition, job.specs, contents, digests)
+        last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer)
+        drafts = [last]
+        if interim_version is not None and start.base is not None:
+            beside = stack.enter_context(Staging(job.www, interim_version))
+            drafts.insert(0, _interim(job, start.base, last, beside, digests))
+        if start.bumps(job.format):
+            drafts[-1] = replace(last, older=())
+        made = [assembly.assemble(draft, crew, report) for draft in drafts]
+        _commit(job, drafts)
+        return replace(made[-1], interim=made[0] if len(made) > 1 else None)
+
+
+def _check_signers(job: Job, now: datetime.datetime, report: Report) -> None:
+    for signer in (job.signer, job.manifest_signer):
+        for certificate in (signer.certificate, *signer.intermediates) if signer is not None else ():
+            ends = signing.expires(certificate)
+            name = certificate.subject.rfc4514_string()
+            if ends <= now:
+                raise SignatureError(
+                    f"the certificate {name} expired on {ends:%Y-%m-%d}", "Sign with one that devices still accept."
+                )
+            if ends - now < _EXPIRES_SOON:
+                report.warn(f"the certificate {name} expires on {ends:%Y-%m-%d}: devices will refuse it from then on")
+    if job.signer is None:
+        report.warn("the release is not signed: devices take it only when told not to check signatures")
+
+
+def _start(job: Job, past: Trusted) -> _Start:
+    head = history.head(past.store, job.format)
+    _check_version(job, head)
+    if past.store != FolderStore(job.www):
+        _check_version(job, history.head(FolderStore(job.www), job.format))
+    if head.newest is None:
+        _refuse_lost_latest(job)
+        return _Start(None)
+    release = past.release(head.newest[1])
+    wanted = release.mom.header(_INTERIM)
+    if wanted is None:
+        return _Start(release)
+    if wanted != str(job.version) or job.format <= release.mom.format:
+        raise InvalidOption(
+            f"release {release.version} is the interim one before release {wanted} in a newer format",
+            f"Publish version {wanted} in that format first.",
+        )
+    return _Start(past.release(release.mom.previous), release)
+
+
+def _check_version(job: Job, head: Head) -> None:
+    if head.above is not None and head.above[1] > (head.newest[1] if head.newest is not None else 0):
+        raise InvalidOption(
+            f"the stream is at format {head.above[0]} already, which is newer than {job.format}",
+            f"Publish with --format {head.above[0]} or a greater one.",
+        )
+    if job.version <= head.highest:
+        raise InvalidOption(
+            f"version {job.version} is not greater than the last one, {head.highest}",
+            f"Publish as version {head.highest + 1} or greater.",
+        )
+
+
+def _refuse_lost_latest(job: Job) -> None:
+    """Without `latest` a folder of the version could be a release that devices have."""
+    others = [p.name for p in job.www.iterdir() if p.name.isdigit() and p.name != str(job.version)]
+    if others and job.previous is None:
+        raise InvalidOption(
+            f"{job.www} holds release {max(others, key=int)}, but no {stream.latest(job.format)} names a release",
+            "Restore that file, or publish to an empty folder.",
+        )
+
+
+def _interim_version(job: Job, start: _Start) -> int | None:
+    """The version of the interim release that is still to be made, None if there is none."""
+    if start.base is None or start.interim is not None or not start.bumps(job.format):
+        return None
+    version = job.version - 1 if job.interim_version is None else job.interim_version
+    if not start.base.version < version < job.version:
+        raise InvalidOption(
+            f"a change of format needs an interim release between {start.base.version} and {job.version}",
+            "Give a greater --version, or an --interim-version between the two.",
+        )
+    return version
+
+
+def _older(job: Job, past: Trusted, start: _Start, report: Report) -> tuple[Release, ...]:
+    """The releases to make deltas from, newest first."""
+    if start.base is None:
+        if job.delta_from:
+            raise InvalidOption("the stream has no release to make deltas from", "Leave --delta-from away.")
+        return ()
+    if not job.delta_from:
+        return past.before(start.base, job.previous_versions)
+    found = []
+    for version in sorted(set(job.delta_from), reverse=True):
+        if version > start.base.version:
+            raise InvalidOption(
+                f"there is no release {version} to make deltas from", f"The last one is {start.base.version}."
+            )
+        release = start.base if version == start.base.version else past.release(version)
+        if release.mom.format == start.base.mom.format:
+            found.append(release)
+        else:
+            report.warn(f"no deltas from {version}: it has another format")
+    return tuple(found)
+
+
+def _check_changes(job: Job, start: _Start, contents: Mapping[str, Sequence[Node]], report: Report) -> None:
+    if start.base is None:
+        return
+    if not job.allow_folder_replacement:
+        changes.check_folders(start.base, job.specs, contents)
+    if not start.bumps(job.format):
+        for name in sorted(set(start.base.manifests) - set(contents)):
+            report.warn(f"the bundle {name} is gone: clients before 6.1.0 that have it fail to update")
+
+
+def _edition(job: Job, start: _Start, source: rootfs.Tree) -> Edition:
+    bumps = start.bumps(job.format)
+    return Edition(
+        version=job.version,
+        format=job.format,
+        timestamp=rootfs.timestamp(source) if job.timestamp is None else job.timestamp,
+        minversion=job.version if bumps else job.minversion,
+        extra=(("xattrs", "hashed" if job.xattrs else "ignored"),),
+    )
+
+
+def _interim(job: Job, base: Release, last: Draft, staging: Staging, digests: Mapping[str, str]) -> Draft:
+    """The last release in the old format: the content of the new one; bundles that it lacks are emptied (7.6)."""
+    names = [spec.name for spec in job.specs]
+    emptied = [_emptied(base, name) for name in sorted(set(base.manifests) - set(names))]
+    contents = {**last.contents, **{spec.name: () for spec in emptied}}
+    mom = last.release.mom
+    edition = Edition(
+        version=staging.version,
+        format=base.mom.format,
+        timestamp=mom.timestamp,
+        extra=(*mom.extra, (_INTERIM, str(job.version))),
+    )
+    release = changes.following(base, edition, (*job.specs, *emptied), contents, digests)
+    for digest in sorted(assembly.needed_fullfiles(release)):
+        name = stream.fullfile(release.version, digest)
+        staging.adopt(name, last.staging.files / f"{digest}.tar")
+    return replace(last, staging=staging, release=release, contents=contents)
+
+
+def _emptied(base: Release, name: str) -> BundleSpec:
+    old = base.manifests[name]
+    return BundleSpec(name, includes=tuple(i for i in old.includes if i in base.manifests))
+
+
+def _commit(job: Job, drafts: Sequence[Draft]) -> None:
+    """Renames the releases to their places, then points to them; the newest `latest` comes last."""
+    for draft in drafts:
+        draft.staging.commit()
+    for draft in drafts:
+        version = str(draft.release.version).encode()
+        if draft is drafts[-1]:
+            _announce(job, stream.LATEST_VERSION, version)
+        _announce(job, stream.latest(draft.release.mom.format), version)
+
+
+def _announce(job: Job, name: str, data: bytes) -> None:
+    signature = signing.sign(data, job.signer) if job.signer is not None else None
+    writer.announce(job.www, stream.signature(name), signature)
+    writer.announce(job.www, name, data)
