@@ -48,9 +48,7 @@ def main(folder: Path) -> None:
         say(f"Publish version {version}: os-core and the bundles {' and '.join(images.BUNDLES)}, signed")
         image = folder / "images" / str(version)
         image.parent.mkdir(exist_ok=True)
-        lists = images.prepare(
-            folder / f"corpus/v{version}", image, version, url, folder / "keys/Swupd_Root.pem"
-        )
+        lists = images.prepare(folder / f"corpus/v{version}", image, version, url, folder / "keys/Swupd_Root.pem")
         content = [word for bundle, path in lists.items() for word in ("--content", f"{bundle}={path}")]
         keys = [
             *("--signing-key", folder / "keys/release.key", "--certificate", folder / "keys/release.pem"),

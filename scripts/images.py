@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 BUNDLES: Mapping[str, tuple[str, ...]] = {
-    "python": ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libpython3.11"),
-    "sync": ("rsync", "libpopt0", "libxxhash0", "liblz4-1"),
+    "python": ("/usr/bin/python3*", "/usr/lib/python3*", "/usr/lib/*/libpython3*"),
+    "sync": ("/usr/bin/rsync*", "/usr/lib/*/libpopt.so*", "/usr/lib/*/libxxhash.so*", "/usr/lib/*/liblz4.so*"),
 }
-"""Bundles and the Debian packages that they are made of; all else is os-core."""
+"""Bundles and the patterns of their paths; all else is os-core."""
 
 
 def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) -> dict[str, Path]:
@@ -20,9 +21,11 @@ def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) 
         shutil.rmtree(image)
     # cp keeps owners, capabilities and hard links, which shutil does not.
     subprocess.run(["cp", "-a", tree, image], check=True)
+    shutil.rmtree(image / "dev", ignore_errors=True)
+    (image / "dev").mkdir()
     os_release = image / "usr/lib/os-release"
-    lines = [line for line in os_release.read_text().splitlines() if not line.startswith("VERSION_ID=")]
-    os_release.write_text("\n".join([*lines, f"VERSION_ID={version}"]) + "\n")
+    os_release.unlink(missing_ok=True)
+    os_release.write_text(f'NAME="Demonstration"\nPRETTY_NAME="Demonstration {version}"\nVERSION_ID={version}\n')
     defaults = image / "usr/share/defaults/swupd"
     defaults.mkdir(parents=True)
     for name, text in (("format", "30"), ("versionurl", url), ("contenturl", url)):
@@ -35,23 +38,14 @@ def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) 
 
 
 def _content_lists(image: Path) -> dict[str, Path]:
-    owned = {bundle: set(_owned(image, packages)) for bundle, packages in BUNDLES.items()}
     everything = {"/" + str(p.relative_to(image)) for p in image.rglob("*")}
-    optional = set().union(*owned.values())
-    lists = {"os-core": everything - {p for p in optional if not (image / p[1:]).is_dir()}, **owned}
+    lists = {
+        bundle: {path for path in everything if any(fnmatch.fnmatch(path, p) for p in patterns)}
+        for bundle, patterns in BUNDLES.items()
+    }
+    lists["os-core"] = everything.difference(*lists.values())
     folder = image.with_suffix(".content")
     folder.mkdir(exist_ok=True)
     for bundle, paths in lists.items():
-        (folder / bundle).write_text("".join(f"{p}\n" for p in sorted(paths & everything)))
+        (folder / bundle).write_text("".join(f"{p}\n" for p in sorted(paths)))
     return {bundle: folder / bundle for bundle in lists}
-
-
-def _owned(image: Path, packages: Iterable[str]) -> Iterable[str]:
-    """What packages own, by their real paths: Debian's lists still speak of /lib where /lib is a link."""
-    info = image / "var/lib/dpkg/info"
-    for package in packages:
-        for file in (*info.glob(f"{package}.list"), *info.glob(f"{package}:*.list")):
-            for line in file.read_text().splitlines():
-                place = image / line.lstrip("/")
-                if line != "/." and (place.is_symlink() or place.exists()):
-                    yield "/" + str(place.parent.resolve().relative_to(image.resolve()) / place.name)

@@ -29,8 +29,12 @@ def listing(root: Path) -> list[str]:
                 rest = f"-> {os.readlink(place)}"
             elif stat.S_ISREG(found.st_mode):
                 rest = hashlib.sha256(place.read_bytes()).hexdigest()
-            xattrs = [(n, os.getxattr(place, n, follow_symlinks=False)) for n in os.listxattr(place, follow_symlinks=False)]
-            lines.append(f"{found.st_mode:x} {found.st_uid} {found.st_gid} {path} {rest} {sorted(xattrs) or ''}".rstrip())
+            xattrs = [
+                (n, os.getxattr(place, n, follow_symlinks=False)) for n in os.listxattr(place, follow_symlinks=False)
+            ]
+            lines.append(
+                f"{found.st_mode:x} {found.st_uid} {found.st_gid} {path} {rest} {sorted(xattrs) or ''}".rstrip()
+            )
     return sorted(lines)
 
 

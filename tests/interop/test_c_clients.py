@@ -1,7 +1,7 @@
 """The old C clients follow our streams: they are the judges of every byte on the wire.
 
-SWUPD_CLIENT names swupd-client 7.0.0, SWUPD_CLIENT_XATTR the same built with xattrs, SWUPD_CLIENT_OSTRO the 3.7.2 that Ostro
-OS shipped.
+SWUPD_CLIENT names swupd-client 7.0.0, SWUPD_CLIENT_XATTR the same built with xattrs, SWUPD_CLIENT_OSTRO the 3.7.2
+that Ostro OS shipped.
 """
 
 from __future__ import annotations
@@ -63,7 +63,16 @@ def test_the_c_client_takes_our_stream_and_leaves_the_same_tree_as_our_agent(tmp
 def test_the_c_client_crosses_a_format_bump(tmp_path: Path) -> None:
     www, certificate = trees.format_bump(tmp_path)
     tree = tmp_path / "device"
-    options = ["-u", f"file://{www}", "-C", str(certificate), "--no-scripts", "--ignore-time", "-S", str(tmp_path / "s")]
+    options = [
+        "-u",
+        f"file://{www}",
+        "-C",
+        str(certificate),
+        "--no-scripts",
+        "--ignore-time",
+        "-S",
+        str(tmp_path / "s"),
+    ]
     assert c_client(CLIENT, ["os-install", str(tree), "-V", "10", "-F", "30", *options]) == 0
     assert c_client(CLIENT, ["update", "-p", str(tree), *options]) == 0
     assert "VERSION_ID=30" in (tree / "usr/lib/os-release").read_text()
@@ -85,7 +94,10 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 def _publish_with_xattrs(base: Path, xattrs: bool) -> Path:
     files: builders.Tree = {
-        "/usr/bin/ping": builders.File("ping", 0o755, xattrs=(("security.capability", CAPABILITY), ("user.a", b"\xff\0"))),
+        "/var/lib": None,
+        "/usr/bin/ping": builders.File(
+            "ping", 0o755, xattrs=(("security.capability", CAPABILITY), ("user.a", b"\xff\0"))
+        ),
         "/usr/share/labelled": builders.Folder(xattrs=(("user.label", b"folder"),)),
         "/usr/share/labelled/file": builders.File(b"x" * 200_000, xattrs=(("user.label", b"x"),)),
     }

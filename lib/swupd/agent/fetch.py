@@ -17,7 +17,7 @@ from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule, digests, write_error
-from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError
+from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -91,27 +91,26 @@ class Fetcher:
         progress = steps.begin("download_packs")
         counter = Counter(progress, sum(self.source.size(n) or 0 for n in names))
         with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
-            arrived = {
-                pool.submit(self.source.download, name, self.state.part(name), stream.MAX_PACK, counter.advance): (
-                    pack,
-                    name,
-                )
-                for pack, name in zip(packs, names, strict=True)
-            }
-            for future in as_completed(arrived):
-                pack, name = arrived[future]
-                self._unpack(future, pack, name, missing)
+            arriving = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in zip(packs, names, strict=True)}
+            for future in as_completed(arriving):
+                self._unpack(future, *arriving[future], missing)
+
+    def _pack(self, pack: Pack, name: str, counter: Counter) -> bool:
+        return self.source.download(name, self.state.part(name), self.limits.pack[pack.bundle], counter.advance)
 
     def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str]) -> None:
+        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume."""
         part = self.state.part(name)
         try:
-            if future.result():
-                self._take(part, self.limits.pack[pack.bundle], missing)
-            else:
+            if not future.result():
                 self.report.detail(f"There is no {name}; single files are fetched instead.")
-        except DiskSpace:
-            raise
-        except SwupdError as e:
+                return
+        except DownloadError as e:
+            self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
+            return
+        try:
+            self._take(part, self.limits.pack[pack.bundle], missing)
+        except (ArchiveError, HashMismatch) as e:
             self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
         part.unlink(missing_ok=True)
 

@@ -40,6 +40,10 @@ class _Temporary(Exception):
         self.delay = delay
 
 
+class _TooLarge(DownloadError):
+    """More bytes than allowed: what came is of no use."""
+
+
 @dataclass(frozen=True)
 class Transport:
     """How to reach a server.
@@ -103,6 +107,9 @@ class Source:
 
         try:
             return self._retried(attempt)
+        except _TooLarge:
+            to.unlink(missing_ok=True)
+            raise
         except OSError as e:
             raise WriteError(f"cannot write {to}: {e.strerror}", "Check the disk, then run the command again.") from e
 
@@ -229,7 +236,7 @@ def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
     for chunk in chunks:
         limit -= len(chunk)
         if limit < 0:
-            raise DownloadError(
+            raise _TooLarge(
                 f"{name} is larger than anything expected there", "Do not trust this server; use another mirror."
             )
         yield chunk
@@ -263,13 +270,25 @@ def _translated(url: str) -> Iterator[None]:
             f"the TLS connection for {url} cannot be trusted: {_innermost(e)}", "Check the URL, the CA and the clock."
         ) from e
     except (requests.exceptions.ConnectionError, requests.exceptions.ConnectTimeout) as e:
-        raise ServerUnreachable(
+        error = ServerUnreachable(
             f"no connection to {url}: {_innermost(e)}", "Check the network, the proxy and the URL."
-        ) from e
+        )
+        if _was_refused(e):
+            raise error from e
+        raise _Temporary(error) from e
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as e:
         if isinstance(e, requests.exceptions.TooManyRedirects | ValueError):
             raise DownloadError(f"{url} cannot be fetched: {_innermost(e)}", "Check the URL.") from e
         raise _Temporary(DownloadError(f"{url} broke off: {_innermost(e)}", "Run the command again to resume.")) from e
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Whether there was nobody at all: no address, no route, no listener. A retry would only cost time."""
+    import urllib3  # noqa: PLC0415
+
+    inner = error.args[0] if error.args else None
+    reason = getattr(inner, "reason", inner)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
 
 
 def _innermost(error: BaseException) -> str:

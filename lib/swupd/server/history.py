@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime
 import functools
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from swupd import archive, manifest, signing, stream, tree
@@ -64,12 +65,20 @@ class FolderStore:
         """As Store says."""
         try:
             with open(self.www / name, "rb") as file:
-                data = file.read(limit + 1)
+                # A read of up to limit bytes would reserve them all.
+                data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as e:
             raise DownloadError(f"cannot read {self.www / name}: {e.strerror}", "Check the permissions.") from e
         return _bounded(data, name, limit)
+
+    def open(self, name: str) -> BinaryIO:
+        """An object that is there, to be read in pieces. Raises DownloadError."""
+        try:
+            return open(self.www / name, "rb")
+        except OSError as e:
+            raise DownloadError(f"cannot read {self.www / name}: {e.strerror}", "Check the permissions.") from e
 
     def size(self, name: str) -> int | None:
         """As Store says."""
@@ -203,11 +212,13 @@ def head(store: Store, stream_format: int) -> Head:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A store whose MoMs must be signed, if there is a trust certificate."""
+    """A store whose objects are checked.
+
+    signers: who must have signed the MoMs, and when their certificates must be valid; None if nobody must.
+    """
 
     store: Store
-    trust: signing.Trust | None
-    now: datetime.datetime
+    signers: tuple[signing.Trust, datetime.datetime] | None = None
 
     def release(self, version: int) -> Release:
         """A whole release. Raises MomError, ManifestError, HashMismatch, SignatureError, DownloadError."""
@@ -220,18 +231,18 @@ class Trusted:
         data = manifest_bytes(self.store, version, MOM)
         if data is None:
             raise MomError(f"the stream has no {stream.manifest(version, MOM)}", _RESTORE)
-        if self.trust is not None:
-            self._check_signature(data, version, self.trust)
+        if self.signers is not None:
+            self._check_signature(data, version, *self.signers)
         try:
             return manifest.parse(data, MOM, version)
         except ManifestError as e:
             raise MomError(f"{stream.manifest(version, MOM)} cannot be read: {e.problem}", _RESTORE) from e
 
-    def _check_signature(self, data: bytes, version: int, trust: signing.Trust) -> None:
+    def _check_signature(self, data: bytes, version: int, trust: signing.Trust, now: datetime.datetime) -> None:
         signature = self.store.read(stream.signature(stream.manifest(version, MOM)), stream.MAX_SIGNATURE)
         if signature is None:
             raise SignatureError(f"release {version} is not signed", "Give the URL of a signed stream.")
-        signing.verify(data, signature, trust, self.now)
+        signing.verify(data, signature, trust, now)
 
     def manifest(self, line: Entry) -> Manifest:
         """A bundle's manifest, checked against its line in the MoM."""
@@ -289,11 +300,15 @@ def unpacked_object(packed: bytes, digest: str) -> tuple[Node, bytes]:
         found = (member.node, b"".join(member.content))
     if found is None:
         raise ArchiveError(f"the fullfile {digest} is empty")
-    node, content = found
+    check_object(*found, digest)
+    return found
+
+
+def check_object(node: Node, content: bytes, digest: str) -> None:
+    """Raises HashMismatch unless an object has a digest."""
     # Servers without xattrs hash none, whatever their archives carry.
     if digest not in {tree.digest(node, [content]), tree.digest(node.without_xattrs(), [content])}:
-        raise HashMismatch(f"the fullfile {digest} holds another object")
-    return node, content
+        raise HashMismatch(f"what should be {digest} is another object")
 
 
 def old_content(store: Store, version: int, digest: str) -> tuple[Node, bytes] | None:

@@ -83,7 +83,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
     bundles.check(job.specs)
     _check_signers(job, now, report)
     with writer.locked(job.www), ExitStack() as stack:
-        past = Trusted(job.previous or FolderStore(job.www), job.trust, now)
+        past = Trusted(job.previous or FolderStore(job.www), (job.trust, now) if job.trust is not None else None)
         start = _start(job, past)
         interim_version = _interim_version(job, start)
         older = _older(job, past, start, report)

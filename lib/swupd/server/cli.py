@@ -1,0 +1,294 @@
+"""The command swupd-server: options in, one clear sentence or a result out."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from swupd import __version__, signing, stream
+from swupd.errors import InvalidFile, InvalidOption, SwupdError
+from swupd.server import bundles, console, history, keys, rootfs
+from swupd.server.bundles import BundleSpec
+from swupd.server.publish import Job, publish
+from swupd.server.work import Crew
+
+_INTERRUPTED = 130
+_MAX_LIST = 512 * stream.MIB
+_EPOCH = re.compile(r"[0-9]{1,12}", re.ASCII)
+_PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
+    ("--www", {"metavar": "DIR", "required": True, "help": "folder of the stream, made if need be"}),
+    ("--version", {"metavar": "N", "required": True, "help": "version of the release"}),
+    ("--rootfs", {"metavar": "DIR", "required": True, "help": "root file system with everything"}),
+    ("--content", {"metavar": "BUNDLE=FILE", "action": "append", "help": "list of a bundle's paths, one a line"}),
+    ("--include", {"metavar": "BUNDLE=OTHER", "action": "append", "help": "a bundle that is installed with it"}),
+    ("--also-add", {"metavar": "BUNDLE=OTHER", "action": "append", "help": "the same, but devices may leave it out"}),
+    ("--format", {"metavar": "F", "default": str(stream.DEFAULT_FORMAT), "help": "compatibility number (%(default)s)"}),
+    ("--minversion", {"metavar": "V", "help": "publish anew what is older than this"}),
+    ("--interim-version", {"metavar": "V", "help": "of the extra release at a change of format (N-1)"}),
+    ("--previous-url", {"metavar": "URL", "help": "where the releases before are, if not in --www"}),
+    ("--previous-certificate", {"metavar": "PEM", "help": "who must have signed the release before"}),
+    ("--signing-key", {"metavar": "PEM", "help": "signs the release and latest"}),
+    ("--certificate", {"metavar": "PEM", "help": "of the signing key, intermediates after it"}),
+    ("--manifest-key", {"metavar": "PEM", "help": "signs each bundle's manifest"}),
+    ("--manifest-certificate", {"metavar": "PEM", "help": "of the manifest key"}),
+    ("--exclude", {"metavar": "FILE", "help": "paths and patterns that are never shipped, one a line"}),
+    ("--jobs", {"metavar": "N", "help": "how much is done at a time (number of processors)"}),
+    ("--no-xattrs", {"action": "store_true", "help": "for clients that were built without xattrs"}),
+    ("--allow-folder-replacement", {"action": "store_true", "help": "allow what old C clients fail at"}),
+    ("--quiet", {"action": "store_true", "help": "say nothing but warnings and errors"}),
+    ("--json", {"action": "store_true", "help": "print the result as one JSON object"}),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; gives its exit code: 0, 2 for usage, 130 when interrupted, else that of the error."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except SwupdError as e:
+        _complain(f"error: {e}")
+        return e.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted; what was published before is untouched")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(text: str) -> None:
+    print(console.printable(f"swupd-server: {text}"), file=sys.stderr)
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(console.printable(line))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="swupd-server", description="Makes and checks swupd update streams.")
+    parser.add_argument("--version", action="version", version=f"swupd-server {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_publish(commands.add_parser("publish", help="publish a root file system as the next release"))
+    _add_keygen(commands.add_parser("keygen", help="make keys and certificates"))
+    _add_lint(commands.add_parser("lint", help="check a stream"))
+    _add_why(commands.add_parser("why", help="explain what an update costs"))
+    return parser
+
+
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    for name, options in _PUBLISH:
+        parser.add_argument(name, **options)  # type: ignore[arg-type]
+    far = parser.add_mutually_exclusive_group()
+    far.add_argument("--delta-from", metavar="V,...", help="make deltas from these versions")
+    far.add_argument("--previous-versions", metavar="K", default="0", help="make deltas from the last K versions (0)")
+    parser.set_defaults(run=_publish)
+
+
+def _add_keygen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where to put them")
+    parser.add_argument("--days", metavar="N", default="3650", help="how long they are valid (%(default)s)")
+    parser.add_argument("--name", metavar="NAME", default="swupd", help="whose they are (%(default)s)")
+    parser.set_defaults(run=_keygen)
+
+
+def _add_lint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--www", metavar="DIR", type=Path, required=True, help="folder of the stream")
+    parser.add_argument("--certificate", metavar="PEM", help="who must have signed it")
+    parser.add_argument("--deep", action="store_true", help="unpack and hash every file and pack")
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    parser.set_defaults(run=_lint)
+
+
+def _add_why(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--www", metavar="DIR", type=Path, required=True, help="folder of the stream")
+    parser.add_argument("old", metavar="V1", help="version that devices have")
+    parser.add_argument("new", metavar="V2", help="version that they get")
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="only this one")
+    parser.add_argument("--json", action="store_true", help="print the causes as one JSON object")
+    parser.set_defaults(run=_why)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    report = _Console(progress=not (arguments.quiet or arguments.json))
+    began = time.monotonic()
+    jobs = _number(arguments.jobs, "--jobs", 1) or len(os.sched_getaffinity(0))
+    job = _job(arguments)
+    with ThreadPoolExecutor(jobs) as executor:
+        try:
+            result = publish(job, Crew(executor, 2 * jobs), _now(), report)
+        finally:
+            report.close()
+    seconds = time.monotonic() - began
+    if arguments.json:
+        print(console.published_json(result, report.warnings, seconds))
+    elif not arguments.quiet:
+        _print(console.published(result, seconds))
+    return 0
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    days = _number(arguments.days, "--days", 1) or 0
+    _print(f"Wrote {place}" for place in keys.generate(arguments.folder, arguments.name, days, _now()))
+    return 0
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    from swupd.server import lint, rules  # noqa: PLC0415  the other commands do without
+
+    found = lint.lint(arguments.www, _now(), _trust(arguments.certificate), arguments.deep)
+    _print([console.findings_json(found)] if arguments.json else console.findings(found))
+    return 1 if any(finding.severity == rules.ERROR for finding in found) else 0
+
+
+def _why(arguments: argparse.Namespace) -> int:
+    from swupd.server import why  # noqa: PLC0415  loads the ELF library
+
+    answer = why.why(arguments.www, stream.version(arguments.old), stream.version(arguments.new), arguments.bundle)
+    _print([console.causes_json(answer)] if arguments.json else console.causes(answer))
+    return 0
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    return Job(
+        www=Path(arguments.www),
+        version=stream.version(arguments.version),
+        rootfs=Path(arguments.rootfs),
+        specs=_specs(arguments),
+        format=_number(arguments.format, "--format", 1) or 0,
+        previous=history.open_store(arguments.previous_url) if arguments.previous_url else None,
+        trust=_trust(arguments.previous_certificate),
+        delta_from=tuple(stream.version(v) for v in (arguments.delta_from or "").split(",") if v),
+        previous_versions=_number(arguments.previous_versions, "--previous-versions", 0) or 0,
+        minversion=_number(arguments.minversion, "--minversion", 1) or 0,
+        signer=_signer(arguments.signing_key, arguments.certificate, "--signing-key", "--certificate"),
+        manifest_signer=_signer(
+            arguments.manifest_key, arguments.manifest_certificate, "--manifest-key", "--manifest-certificate"
+        ),
+        exclude=rootfs.parse_excludes(_file(arguments.exclude), arguments.exclude) if arguments.exclude else (),
+        xattrs=not arguments.no_xattrs,
+        timestamp=_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
+        interim_version=_number(arguments.interim_version, "--interim-version", 1),
+        allow_folder_replacement=arguments.allow_folder_replacement,
+    )
+
+
+def _specs(arguments: argparse.Namespace) -> tuple[BundleSpec, ...]:
+    content = [_pair(text, "--content", "FILE") for text in arguments.content or ()]
+    includes = [_pair(text, "--include", "OTHER") for text in arguments.include or ()]
+    also_add = [_pair(text, "--also-add", "OTHER") for text in arguments.also_add or ()]
+    names = {name for name, _ in content}
+    for name, _ in (*includes, *also_add):
+        if name not in names:
+            raise InvalidOption(f"there is no bundle {name[:80]!r}", f"Give --content {name[:80]}=FILE.")
+    specs = []
+    for name, file in content:
+        listed = bundles.parse(name, _file(file), file)
+        chosen = [tuple(other for owner, other in pairs if owner == name) for pairs in (includes, also_add)]
+        specs.append(BundleSpec(name, listed.paths, chosen[0], chosen[1], listed.source, listed.lines))
+    return tuple(specs)
+
+
+def _pair(text: str, option: str, what: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise InvalidOption(f"{option} {text[:80]!r} is not of the form BUNDLE={what}", f"Give {option} BUNDLE={what}.")
+    return name, value
+
+
+def _number(text: str | None, option: str, least: int) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= stream.MAX_VERSION:
+        raise InvalidOption(f"{option} {text[:80]!r} is not a number", f"Give a whole number from {least} on.")
+    return int(text)
+
+
+def _epoch(text: str | None) -> int | None:
+    if text is None or text == "":
+        return None
+    if not _EPOCH.fullmatch(text):
+        raise InvalidOption(f"SOURCE_DATE_EPOCH={text[:80]!r} is not a number", "Set it to seconds since 1970.")
+    return int(text)
+
+
+def _file(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            # Not one read of so much: that would reserve it.
+            data = b"".join(itertools.islice(iter(lambda: file.read(stream.MIB), b""), _MAX_LIST // stream.MIB + 1))
+    except OSError as e:
+        raise InvalidFile(f"cannot read {name}: {e.strerror}", "Check the path and its permissions.") from e
+    except ValueError as e:
+        raise InvalidFile(f"{name!r} is not the name of a file", "Check the path.") from e
+    if len(data) > _MAX_LIST:
+        raise InvalidFile(f"{name} is larger than {_MAX_LIST} bytes", "Is it the right file?")
+    return data
+
+
+def _signer(
+    key: str | None, certificate: str | None, key_option: str, certificate_option: str
+) -> signing.Signer | None:
+    if not key and not certificate:
+        return None
+    if not key or not certificate:
+        missing = certificate_option if key else key_option
+        raise InvalidOption(f"{missing} is missing", f"Give both {key_option} and {certificate_option}, or neither.")
+    return signing.load_signer(_file(key), _file(certificate))
+
+
+def _trust(certificate: str | None) -> signing.Trust | None:
+    return signing.load_trust(_file(certificate), _now()) if certificate else None
+
+
+class _Console:
+    """Progress on standard error: a bar on a terminal, else a line for each phase. Keeps the warnings."""
+
+    def __init__(self, progress: bool) -> None:
+        self._progress = progress
+        self._bar = progress and sys.stderr.isatty()
+        self._drawn = 0.0
+        self._phase = ""
+        self.warnings: list[str] = []
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        """Draws the bar, a few times a second; or says that a phase has begun."""
+        if not self._progress:
+            return
+        now = time.monotonic()
+        if self._bar and (now - self._drawn > 0.1 or done == total or name != self._phase):
+            share = done / total if total else 0.0
+            amount = f"{done} of {total}" if total else str(done)
+            sys.stderr.write(f"\r\x1b[K{name:20} [{'#' * int(share * 30):<30}] {amount}")
+            sys.stderr.flush()
+            self._drawn = now
+        elif not self._bar and name != self._phase:
+            print(f"{name} ...", file=sys.stderr)
+        self._phase = name
+
+    def warn(self, text: str) -> None:
+        """Says it at once and remembers it."""
+        self.close()
+        self.warnings.append(text)
+        _complain(f"warning: {text}")
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._bar and self._phase:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
