@@ -28,7 +28,8 @@ _BOOT_MANAGER_EXACT = frozenset(
     }
 )
 _FOREIGN_FOLDERS = frozenset(
-    "/boot /data /dev /etc /home /media /mnt /opt /proc /root /run /srv /sys /tmp /usr/local /usr/src /var".split()
+    {"/boot", "/data", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr/local", "/usr/src", "/var"}
+)
 )
 
 

@@ -12,7 +12,6 @@ from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.report import Steps, size
 from swupd.agent.session import Session
 from swupd.agent.state import State, XattrRule, names_on_disk
-from swupd.errors import Refused
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
 from swupd.tree import Root
@@ -165,9 +164,3 @@ def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, 
         session.report.detail(f"  write   {entry.name}")
     for path in made.remove:
         session.report.detail(f"  remove  {path}")
-
-
-def confirm(session: Session, question: str) -> None:
-    """Raises Refused where the user said no beforehand (--assume=no)."""
-    if session.settings.options.get("assume") == "no":
-        raise Refused(f"{question} was answered with no (--assume=no)", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -195,7 +196,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         plain.error(str(e))
         return e.exit_code
     report.start(options.command)
+    begin = time.monotonic()
     status = _run(options, settings, report)
+    if options.time:
+        report.say(f"The command took {time.monotonic() - begin:.1f} seconds.")
     report.end("search" if options.command == "search-file" else options.command, status)
     return status
 

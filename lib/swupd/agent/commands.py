@@ -102,7 +102,12 @@ def _run_new_agent(report: Report) -> None:
     if isinstance(report, Json):
         report.left_open = True
     sys.stdout.flush()
-    os.execve(sys.argv[0], sys.argv, {**os.environ, CONTINUED: "1"})
+    try:
+        os.execve(sys.argv[0], sys.argv, {**os.environ, CONTINUED: "1"})
+    except OSError as e:
+        raise SubprocessFailed(
+            f"the new agent {sys.argv[0]} cannot be started: {e.strerror}", "Go on with: swupd update"
+        ) from e
 
 
 def _tell(report: Report, result: Result) -> None:
@@ -288,13 +293,14 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
             raise InvalidOption("the mirror's URL is missing", "Give it: swupd mirror --set URL")
         if options.set:
             replace(settings, version_url=options.mirror_url, content_url=options.mirror_url).urls()
-        for file in files:
+        for file in files if not settings.dry_run else ():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(options.mirror_url) if options.set else file.unlink(missing_ok=True)
             except OSError as e:
                 raise write_error(file, e) from e
-        report.say(f"The mirror is now {options.mirror_url}." if options.set else "No mirror is set any more.")
+        will = "would be" if settings.dry_run else "is now"
+        report.say(f"The mirror {will} {options.mirror_url if options.set else 'unset'}.")
         return 0
     report.say(f"Version URL: {settings.version_url or 'unknown'}")
     report.say(f"Content URL: {settings.content_url or 'unknown'}")
@@ -329,6 +335,9 @@ def hashdump(options: Options, settings: Settings, report: Report) -> int:
 
 def autoupdate(options: Options, settings: Settings, report: Report) -> int:
     """Shows or switches automatic updates; 1 where they are off."""
+    if (options.enable or options.disable) and settings.dry_run:
+        report.say(f"Automatic updates would be {'on' if options.enable else 'off'}.")
+        return 0
     if options.enable or options.disable:
         verb = ("unmask", "--now") if options.enable else ("mask", "--now")
         steps = [actions.Action(("systemctl", *verb, *_UNITS), "switch automatic updates")]

@@ -30,6 +30,7 @@ class Text:
     def __init__(self, out: TextIO, err: TextIO, level: int, progress: bool) -> None:
         self._out, self._err, self._level = out, err, level
         self._bar = progress and err.isatty() and level > QUIET
+        self._lines = progress and not self._bar and level > QUIET
         self._drawn = 0.0
         self._since = 0.0
         self._label = ""
@@ -43,9 +44,11 @@ class Text:
         self._clear()
 
     def step(self, number: int, total: int, description: str) -> None:
-        """Remembers what the progress line is about."""
+        """Remembers what the progress line is about; a log gets a line for each step instead."""
         self._clear()
         self._label, self._since, self._drawn = description.replace("_", " "), time.monotonic(), 0.0
+        if self._lines:
+            self._print(self._err, f"[{number}/{total}] {self._label}")
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Draws the progress line, a few times a second."""
