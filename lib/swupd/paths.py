@@ -28,8 +28,25 @@ _BOOT_MANAGER_EXACT = frozenset(
     }
 )
 _FOREIGN_FOLDERS = frozenset(
-    {"/boot", "/data", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr/local", "/usr/src", "/var"}
-)
+    {
+        "/boot",
+        "/data",
+        "/dev",
+        "/etc",
+        "/home",
+        "/media",
+        "/mnt",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/srv",
+        "/sys",
+        "/tmp",
+        "/usr/local",
+        "/usr/src",
+        "/var",
+    }
 )
 
 
