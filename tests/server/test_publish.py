@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, manifest, paths, signing, stream, tree
+from swupd import archive, delta, manifest, signing, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
 from swupd.manifest import Manifest
-from swupd.server import history, lint, writer
+from swupd.server import history, lint, publish, writer
 from swupd.server.history import FolderStore, Trusted, UrlStore
 from tests import builders
 from tests.builders import NOW, REST, File, Folder, Link
@@ -41,6 +41,7 @@ FILES: dict[str, builders.Spec] = {
     "/usr/share/ünï": b"",
     "/usr/share/gone/x": "x",
     "/var/tmp": Folder(0o1777),
+    "/opt": Folder(),
     "/opt/ed": "editor",
     "/opt/shared": "shared",
 }
@@ -59,6 +60,11 @@ def two_releases(base: Path, **options: object) -> Path:
     builders.release(base, 10, FILES, CONTENT, **options)
     builders.release(base, 20, CHANGED, CHANGED_CONTENT, previous_versions=1, **options)
     return base / "www"
+
+
+def second_job(www: Path, rootfs: Path) -> publish.Job:
+    files = builders.os_tree(20, CHANGED)
+    return builders.job(www, 20, rootfs, files, CHANGED_CONTENT, previous_versions=1)
 
 
 def digest_of_all(www: Path) -> dict[str, tuple[int, bytes]]:
@@ -216,7 +222,7 @@ def test_signed_releases_verify(tmp_path: Path) -> None:
     data = (www / "20/Manifest.os-core").read_bytes()
     signing.verify(data, (www / "20/Manifest.os-core.sig").read_bytes(), build_trust, NOW)
     assert list(members(www / "20/Manifest.MoM.tar")) == ["Manifest.MoM", "Manifest.MoM.sig"]
-    assert [f for f in lint.lint(www, NOW, trust, deep=True)] == []
+    assert lint.lint(www, NOW, trust, deep=True) == ()
 
 
 def test_an_expired_certificate_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -273,7 +279,7 @@ def test_what_a_stream_cannot_carry_is_left_out_with_a_warning(tmp_path: Path) -
     todo = builders.job(tmp_path / "www", 10, rootfs, listed, {"os-core": REST}, exclude=("/tmp/skipped", "*.pyc"))
     builders.run(todo, report=ear)
     names = {e.name for e in read(tmp_path / "www", 10, "os-core").entries}
-    assert {"/dev", "/dev/x", "/tmp"} <= names or {"/dev/x"} <= names
+    assert "/dev/x" in names
     assert not {n for n in names if n.startswith(("/tmp/skipped", "/dev/pipe", "/a\t", "/keep"))}
     assert [w for w in ear.warnings if "/dev/pipe" in w]
     assert [w for w in ear.warnings if "TAB" in w]
@@ -320,7 +326,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 {point} = dying({point})
-builders.run(builders.job(Path({www!r}), 20, Path({root!r}), builders.os_tree(20, t.CHANGED), t.CHANGED_CONTENT, previous_versions=1))
+builders.run(t.second_job(Path({www!r}), Path({root!r})))
 """
 
 
@@ -355,10 +361,7 @@ def test_a_killed_publish_leaves_the_old_latest_and_can_be_run_again(
     assert done.returncode == (0 if published_already else -signal.SIGKILL), done.stderr.decode()
     assert (www / "version/format30/latest").read_bytes() == (b"20" if published_already else b"10")
     if not published_already:
-        rootfs = published.parent / "root-20"
-        (www / "version/latest_version").write_bytes(b"10")
-        todo = builders.job(www, 20, rootfs, builders.os_tree(20, CHANGED), CHANGED_CONTENT, previous_versions=1)
-        builders.run(todo)
+        builders.run(second_job(www, published.parent / "root-20"))
     assert {k: v[1] for k, v in digest_of_all(www).items()} == {k: v[1] for k, v in digest_of_all(published).items()}
 
 
@@ -383,7 +386,7 @@ def test_minversion_needs_nothing_older(tmp_path: Path) -> None:
     assert read(www, 20, "MoM").minversion == 20
     assert errors(www) == []
     # What devices have already is renewed in the manifest only.
-    assert not (www / stream.pack("other", 20, 10)).exists() or len(members(www / stream.pack("other", 20, 10))) == 2
+    assert not (www / stream.pack("other", 20, 10)).exists()
 
 
 def bump(base: Path, **options: object) -> Path:
@@ -406,9 +409,7 @@ def test_a_change_of_format_makes_an_interim_release(tmp_path: Path) -> None:
     assert [e.name for e in last.entries] == ["editor", "os-core"]
     assert not [e for n in ("os-core", "editor") for e in read(www, 40, n).entries if not e.present]
     assert (www / stream.pack("os-core", 39, 20)).exists()
-    assert [p.name for p in (www / "40").glob("pack-*")] == [f"pack-{n}-from-0.tar" for n in ("editor", "os-core")] or {
-        p.name for p in (www / "40").glob("pack-*")
-    } == {f"pack-{n}-from-0.tar" for n in ("editor", "os-core")}
+    assert {p.name for p in (www / "40").glob("pack-*")} == {f"pack-{n}-from-0.tar" for n in ("editor", "os-core")}
     assert errors(www) == []
 
 
@@ -514,13 +515,12 @@ def test_deltas_can_be_asked_for_by_version(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="no release 35"):
         builders.release(tmp_path, 40, FILES, CONTENT, delta_from=(35,))
     shutil.rmtree(tmp_path / "root-40", ignore_errors=True)
-    with pytest.raises(SwupdError, match="has no 15/Manifest.MoM"):
+    with pytest.raises(SwupdError, match=r"has no 15/Manifest\.MoM"):
         builders.release(tmp_path, 40, FILES, CONTENT, delta_from=(15,))
 
 
-def test_the_store_of_a_release_reads_what_was_published(published: Path) -> None:
+def test_a_release_says_which_ones_came_before(published: Path) -> None:
     release = Trusted(FolderStore(published)).release(20)
     assert sorted(release.manifests) == ["editor", "os-core", "other"]
     assert [r.version for r in Trusted(FolderStore(published)).before(release, 5)] == [20, 10]
-    assert paths.is_ghosted_on_removal("/usr/lib/kernel/k1")
     assert [e.flags for e in release.manifests["os-core"].entries if e.name == "/usr/lib/kernel/k1"] == [".g.."]

@@ -12,6 +12,7 @@ from swupd import paths
 from swupd.agent.settings import below
 
 _SYSTEMD = "/usr/lib/systemd/systemd"
+_LDCONFIG = ("/usr/bin/ldconfig", "/usr/sbin/ldconfig", "/sbin/ldconfig")
 _SECONDS = 1800
 
 
@@ -32,8 +33,9 @@ def choose(root: Path, touched: Iterable[str], boot: bool, boot_always: bool, wa
     actions = []
     if boot and (boot_always or any(map(paths.wants_boot_manager, changed))):
         actions += _boot_manager(root)
-    if below(root, "/usr/bin/ldconfig").exists():
-        command = ("/usr/bin/ldconfig",) if root == Path("/") else ("/usr/sbin/chroot", str(root), "/usr/bin/ldconfig")
+    program = next((p for p in _LDCONFIG if below(root, p).exists()), None)
+    if program is not None:
+        command = (program,) if root == Path("/") else ("/usr/sbin/chroot", str(root), program)
         actions.append(Action(command, "refresh the cache of shared libraries"))
     if root == Path("/") and Path("/run/systemd/system").is_dir():
         actions += _services(_SYSTEMD in changed, wait)

@@ -57,10 +57,10 @@ class Fetcher:
     def obtain(self, plan: Plan, packs: Iterable[Pack], steps: Steps) -> None:
         """Stages every object of a plan. Raises DownloadError, HashMismatch, DiskSpace and their siblings."""
         needed = {e.digest: e for e in plan.write}
-        steps.begin("validate_fullfiles")
         missing = {digest for digest in needed if self.state.staged(digest, self.rule) is None}
         missing -= {digest for digest in sorted(missing) if self._from_device(digest)}
         self._packs(missing, tuple(packs), steps)
+        steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
 
     def _from_device(self, digest: str) -> bool:

@@ -13,7 +13,7 @@ from swupd.agent.catalog import closure, xattr_rule
 from swupd.agent.change import Result, Wish, carry_out, observe
 from swupd.agent.report import Steps
 from swupd.agent.session import Session, require_format
-from swupd.agent.state import tracked
+from swupd.agent.state import XattrRule, tracked
 from swupd.errors import (
     InvalidBundle,
     InvalidOption,
@@ -35,8 +35,8 @@ ADD_STEPS = (
 )  # fmt: skip
 REMOVE_STEPS = ("load_manifests", "update_files")
 REPAIR_STEPS = (
-    "load_manifests", "check_files_hash", "validate_fullfiles", "download_fullfiles", "extract_fullfiles",
-    "update_files", "remove_extra_files", "run_postupdate_scripts",
+    "load_manifests", "check_files_hash", "remove_extra_files", "validate_fullfiles", "download_fullfiles",
+    "extract_fullfiles", "update_files", "run_postupdate_scripts",
 )  # fmt: skip
 DIAGNOSE_STEPS = ("load_manifests", "check_files_hash", "remove_extra_files")
 DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
@@ -294,14 +294,26 @@ def diagnose(session: Session, scope: Scope) -> Problems:
     steps = Steps(session.report, DIAGNOSE_STEPS)
     steps.begin("load_manifests")
     mom, found, wanted = _scoped(session, scope)
+    return _compare(session, scope, found, wanted, xattr_rule(mom), steps)
+
+
+def _compare(
+    session: Session,
+    scope: Scope,
+    found: Mapping[str, Manifest],
+    wanted: Mapping[str, Entry],
+    rule: XattrRule,
+    steps: Steps,
+) -> Problems:
     if scope.extra_only:
         return Problems(extra=_extra(session, scope, found))
     changes = plan.restore(wanted, _mounts(session))
     with session.root() as root:
-        facts = observe(root, changes, xattr_rule(mom), steps)
+        facts = observe(root, changes, rule, steps)
     wrong = [e.name for e in changes.put if e.digest not in facts.digests[e.name]]
     missing = tuple(sorted(p for p in wrong if p not in facts.kinds))
     modified = () if scope.quick else tuple(sorted(p for p in wrong if p in facts.kinds))
+    steps.begin("remove_extra_files")
     left = {p for p in changes.drop if p in facts.kinds}
     extra = set(_extra(session, scope, found)) if scope.picky else set()
     return Problems(missing, modified, tuple(sorted(left | extra)))
@@ -342,7 +354,8 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
                 "Add --force or --picky if that is wanted.",
             )
     mom, found, wanted = _scoped(session, scope)
-    before = diagnose(session, scope)
+    rule = xattr_rule(mom)
+    before = _compare(session, scope, found, wanted, rule, steps)
     chosen = {*before.missing, *before.modified}
     changes = plan.Changes(
         tuple(e for p, e in wanted.items() if e.present and p in chosen),
@@ -354,12 +367,13 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
         plan.present(wanted),
         found,
         _versions(found),
-        xattr_rule(mom),
+        rule,
         tuple(sorted(found)),
         boot_always=bool(before.count),
     )
     result = carry_out(session, wish, steps)
-    after = before if session.settings.dry_run else diagnose(session, scope)
+    silent = Steps(session.report, ())
+    after = before if session.settings.dry_run else _compare(session, scope, found, wanted, rule, silent)
     return before, after, result
 
 

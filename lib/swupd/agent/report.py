@@ -9,6 +9,16 @@ from typing import Protocol, TextIO
 
 QUIET, NORMAL, VERBOSE, DEBUG = range(4)
 _INTERVAL = 0.2
+_LABELS = {
+    "load_manifests": "look manifests up",
+    "check_files_hash": "compare files",
+    "remove_extra_files": "look for extra files",
+    "validate_fullfiles": "see what is still missing",
+    "download_fullfiles": "download files",
+    "update_files": "put files in place",
+    "run_postupdate_scripts": "run what has to follow",
+}
+"""What people read for the names that programs know."""
 
 
 class Report(Protocol):
@@ -46,7 +56,11 @@ class Text:
     def step(self, number: int, total: int, description: str) -> None:
         """Remembers what the progress line is about; a log gets a line for each step instead."""
         self._clear()
-        self._label, self._since, self._drawn = description.replace("_", " "), time.monotonic(), 0.0
+        self._label, self._since, self._drawn = (
+            _LABELS.get(description, description.replace("_", " ")),
+            time.monotonic(),
+            0.0,
+        )
         if self._lines:
             self._print(self._err, f"[{number}/{total}] {self._label}")
 
@@ -169,16 +183,21 @@ class Json:
         self._out.flush()
 
 
+def _nobody(done: int, total: int, unit: str) -> None:
+    """Hears progress that nobody shows."""
+
+
 class Steps:
-    """Counts the steps of a command as it goes."""
+    """The steps of a command, by their names in the old client (stream format, 6.12)."""
 
     def __init__(self, report: Report, names: tuple[str, ...]) -> None:
-        self._report, self._names, self._at = report, names, 0
+        self._report, self._names = report, names
 
     def begin(self, name: str) -> Callable[[int, int, str], None]:
-        """Begins a step; gives the function to tell its progress to."""
-        if name in self._names:
-            self._report.step(self._names.index(name) + 1, len(self._names), name)
+        """Begins a step; gives the function to tell its progress to. Steps that a command does not have are silent."""
+        if name not in self._names:
+            return _nobody
+        self._report.step(self._names.index(name) + 1, len(self._names), name)
         return self._report.progress
 
 
