@@ -43,9 +43,11 @@ def published(result: Published, seconds: float) -> Iterator[str]:
             f" {release.files} files, {size(release.bytes)}, {release.fullfiles} new contents"
         )
         for name, bundle in release.bundles.items():
-            packs = ", ".join(_pack_sizes(release, name)) or "no packs"
-            state = f"{bundle.changed} of {bundle.entries} entries new" if bundle.changed else "unchanged"
-            yield f"  {name}: version {bundle.version}, {state}" + (f" ({packs})" if bundle.changed else "")
+            if bundle.version != release.version:
+                yield f"  {name}: unchanged since version {bundle.version}"
+            else:
+                packs = ", ".join(_pack_sizes(release, name)) or "no packs"
+                yield f"  {name}: {bundle.changed} of {bundle.entries} entries new ({packs})"
     yield f"It took {seconds:.1f} seconds."
 
 

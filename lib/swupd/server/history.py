@@ -182,32 +182,40 @@ class Head:
     """What a stream says about itself.
 
     newest: (format, version) of the newest release in a format that is not above the one asked for; None if none.
-    above: (format, version) in the newest of the higher formats, if it is known.
-    highest: the greatest version that was ever announced, 0 if none.
+    above: the same of the newest of the higher formats, if it is known.
     """
 
     newest: tuple[int, int] | None = None
     above: tuple[int, int] | None = None
-    highest: int = 0
 
 
 def head(store: Store, stream_format: int) -> Head:
     """Reads the `latest` files. Raises DownloadError, InvalidFile."""
-    newest = above = None
-    highest = [0]
+    found = []
     for number in store.formats(stream_format):
-        if newest is not None and isinstance(store, UrlStore):
-            break
         data = store.read(stream.latest(number), stream.MAX_LATEST)
-        if data is None:
-            continue
-        highest.append(parse_latest(data))
-        if number > stream_format:
-            above = above or (number, highest[-1])
-        else:
-            newest = newest or (number, highest[-1])
+        if data is not None:
+            found.append((number, parse_latest(data)))
+            if number <= stream_format:
+                break
+    newest = next((f for f in found if f[0] <= stream_format), None)
+    above = next((f for f in found if f[0] > stream_format), None) or _announced_above(store, stream_format)
+    return Head(newest, above)
+
+
+def _announced_above(store: Store, stream_format: int) -> tuple[int, int] | None:
+    """A release of a higher format that latest_version names: a URL cannot be listed.
+
+    The file alone does not make a release: a publish that is killed may have got as far as writing it.
+    """
     data = store.read(stream.LATEST_VERSION, stream.MAX_LATEST)
-    return Head(newest, above, max(*highest, parse_latest(data) if data is not None else 0))
+    if data is None:
+        return None
+    version = parse_latest(data)
+    said = (store.read(stream.format_file(version), stream.MAX_LATEST) or b"").strip()
+    if not said.isdigit() or int(said) <= stream_format or store.size(stream.latest(int(said))) is None:
+        return None
+    return int(said), version
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -133,6 +134,7 @@ class _Linter:
             self._say(ERROR, place, "is missing")
             return
         try:
+            _drain(packed, stream.MAX_MANIFEST)
             if history.unpacked_manifest(packed, bundle) != data:
                 self._say(ERROR, place, f"holds something else than Manifest.{bundle}")
         except SwupdError as e:
@@ -157,7 +159,9 @@ class _Linter:
             self._say(ERROR, place, f"is missing or empty, but {needed_by} lists it for {entry.name}")
         elif self._deep:
             try:
-                history.unpacked_object(self._read(place, stream.MAX_FILE) or b"", entry.digest)
+                packed = self._read(place, stream.MAX_FILE) or b""
+                _drain(packed, stream.MAX_FILE)
+                history.unpacked_object(packed, entry.digest)
             except SwupdError as e:
                 self._say(ERROR, place, e.problem)
 
@@ -235,6 +239,13 @@ class _Linter:
         signed = self._store.size(stream.signature(stream.manifest(version, MOM))) is not None
         self._signature(name, data, wanted=signed)
         return version
+
+
+def _drain(packed: bytes, limit: int) -> None:
+    """Unpacks to the very end, which readers of tars do not reach. Raises ArchiveError."""
+    whole = archive.Decompressed(io.BytesIO(packed), limit)
+    while whole.read(stream.MIB):
+        pass
 
 
 def _checked_digest(member: archive.Member, place: str) -> str:

@@ -144,15 +144,15 @@ def _start(job: Job, past: Trusted) -> _Start:
 
 
 def _check_version(job: Job, head: Head) -> None:
-    if head.above is not None and head.above[1] > (head.newest[1] if head.newest is not None else 0):
+    if head.above is not None:
         raise InvalidOption(
             f"the stream is at format {head.above[0]} already, which is newer than {job.format}",
             f"Publish with --format {head.above[0]} or a greater one.",
         )
-    if job.version <= head.highest:
+    if head.newest is not None and job.version <= head.newest[1]:
         raise InvalidOption(
-            f"version {job.version} is not greater than the last one, {head.highest}",
-            f"Publish as version {head.highest + 1} or greater.",
+            f"version {job.version} is not greater than the last one, {head.newest[1]}",
+            f"Publish as version {head.newest[1] + 1} or greater.",
         )
 
 

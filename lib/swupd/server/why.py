@@ -150,7 +150,7 @@ def differences(old: Node, old_content: bytes, new: Node, new_content: bytes) ->
 
 
 def content_difference(old: bytes, new: bytes) -> str:
-    """In one phrase: "build id only", "timestamps only", or how many bytes differ."""
+    """In one phrase: "build id only", "timestamps only", or how many bytes differ (at most, where sizes differ)."""
     if len(old) == len(new):
         mine, other = _without_build_id(old), _without_build_id(new)
         if mine is not None and mine == other:
@@ -162,7 +162,7 @@ def content_difference(old: bytes, new: bytes) -> str:
         return "timestamps only"
     shared = _shared(old, new)
     shared += _shared(old[shared:][::-1], new[shared:][::-1])
-    return f"{max(len(old), len(new)) - shared} bytes differ"
+    return f"up to {max(len(old), len(new)) - shared} bytes differ"
 
 
 def _shared(one: bytes, two: bytes) -> int:

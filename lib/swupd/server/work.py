@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -52,3 +52,5 @@ class Crew:
         finally:
             for future in running:
                 future.cancel()
+            # Nobody works on in a folder that is about to be removed.
+            wait(running)

@@ -1,0 +1,135 @@
+"""Who may import whom, and who may touch the world: read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lib/swupd"
+MODULES = {
+    "swupd." + str(f.relative_to(PACKAGE).with_suffix("")).replace("/", "."): f for f in sorted(PACKAGE.rglob("*.py"))
+}
+CORE = {
+    "swupd.errors": set(),
+    "swupd.paths": set(),
+    "swupd.stream": {"errors"},
+    "swupd.manifest": {"errors", "paths"},
+    "swupd.tree": {"errors", "paths"},
+    "swupd.delta": {"errors", "stream"},
+    "swupd.archive": {"errors", "paths", "stream", "tree", "delta"},
+    "swupd.signing": {"errors"},
+}
+PURE = (
+    "swupd.manifest",
+    "swupd.stream",
+    "swupd.paths",
+    "swupd.delta",
+    "swupd.agent.trust",
+    "swupd.agent.plan",
+    "swupd.server.bundles",
+    "swupd.server.changes",
+    "swupd.server.deltas",
+)
+TOUCHES_THE_WORLD = {"os", "io", "pathlib", "subprocess", "shutil", "tempfile", "socket", "time", "fcntl", "random"}
+NETWORK = {"requests", "socket", "urllib3", "http", "urllib.request", "ssl"}
+THIRD_PARTY = {"asn1crypto", "backports", "bsdiff4", "compression", "cryptography", "elftools", "requests", "urllib3"}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The dotted names that a module imports, at whatever depth."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def own(file: Path) -> set[str]:
+    """The modules of this package that a module imports."""
+    return {name for name in imports(file) if name in MODULES}
+
+
+def under(name: str, tops: set[str]) -> bool:
+    return any(name == top or name.startswith(top + ".") for top in tops)
+
+
+def calls(file: Path, *names: str) -> set[str]:
+    return {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_server_and_agent_do_not_know_each_other(module: str) -> None:
+    other = {"swupd.server": "swupd.agent", "swupd.agent": "swupd.server"}.get(".".join(module.split(".")[:2]))
+    assert not [name for name in own(MODULES[module]) if other and name.startswith(other)]
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_only_what_is_below_it(module: str) -> None:
+    assert own(MODULES[module]) <= {f"swupd.{name}" for name in CORE[module]}
+
+
+def test_every_module_of_the_core_has_its_place() -> None:
+    assert {f"swupd.{f.stem}" for f in PACKAGE.glob("*.py")} - {"swupd.__init__"} == set(CORE)
+
+
+def test_imports_go_in_no_circle() -> None:
+    left = {name: own(file) - {name} for name, file in MODULES.items()}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_needs_bitbake(module: str) -> None:
+    assert not [name for name in imports(MODULES[module]) if under(name, {"bb", "oe", "oeqa"})]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_named_libraries_are_used(module: str) -> None:
+    tops = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert tops <= {"swupd", *THIRD_PARTY, *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"swupd.agent.source", "swupd.server.history"}))
+def test_only_source_and_history_open_connections(module: str) -> None:
+    assert not [name for name in imports(MODULES[module]) if under(name, NETWORK)]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_do_no_input_and_output(module: str) -> None:
+    assert not [name for name in imports(MODULES[module]) if under(name, TOUCHES_THE_WORLD)]
+    assert not calls(MODULES[module], "open", "print", "input")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"swupd.agent.cli", "swupd.server.cli"}))
+def test_only_the_commands_print_and_exit(module: str) -> None:
+    assert not calls(MODULES[module], "print", "input", "sys.exit", "exit", "os._exit")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_is_unpacked_by_tarfile_itself(module: str) -> None:
+    found = [
+        node.func.attr
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    assert not {"extractall", "extract", "unpack_archive"} & set(found)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_input_is_never_checked_by_assert_and_no_except_is_bare(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        assert not isinstance(node, ast.Assert)
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None)
