@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,34 +43,58 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _New:
-    """A new object that waits beside its place: name in the folder above, which is nearest to it."""
+    """A new object that waits at a path beside its place."""
 
     entry: Entry
     node: Node
-    folder: str
-    name: str
+    beside: str
+
+
+def places(plan: Plan, root: Root) -> tuple[str, ...]:
+    """Where each new object of a plan waits: a path in the nearest folder that is there already.
+
+    Whoever calls `apply` writes them down first, so that after a power cut `sweep` can take away what was left.
+    """
+    return tuple(f"{_nearest_folder(root, e.name)}/{_BESIDE % number}" for number, e in enumerate(plan.write))
+
+
+def sweep(root: Root, beside: Iterable[str]) -> None:
+    """Removes new objects that never came to their places."""
+    root.forget()
+    for path in beside:
+        with contextlib.suppress(OSError):
+            fd, name = root.parent(path)
+            remove(fd, name)
 
 
 def apply(
-    plan: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Callable[[int, int, str], None]
+    plan: Plan,
+    beside: Sequence[str],
+    staging: Staging,
+    root: Root,
+    rule: XattrRule,
+    progress: Callable[[int, int, str], None],
 ) -> Outcome:
-    """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError."""
+    """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError.
+
+    beside: what `places` gave.
+    """
     waiting: list[_New] = []
     try:
-        for number, entry in enumerate(plan.write):
-            waiting.append(_stage(number, entry, staging, root, rule))
-            progress(number + 1, 2 * len(plan.write), "files")
+        for entry, path in zip(plan.write, beside, strict=True):
+            waiting.append(_stage(entry, path, staging, root, rule))
+            progress(len(waiting), 2 * len(plan.write), "files")
         os.sync()
     except OSError as e:
-        _discard(waiting, root)
+        sweep(root, beside)
         raise write_error(root.path, e) from e
     except BaseException:
-        _discard(waiting, root)
+        sweep(root, beside)
         raise
     try:
         kept = _commit(plan, waiting, root, progress)
     except OSError as e:
-        _discard(waiting, root)
+        sweep(root, beside)
         raise ApplyError(
             f"the tree could not be changed completely: {e}", "Mend the cause, then run: swupd repair"
         ) from e
@@ -78,12 +102,11 @@ def apply(
     return Outcome(len(plan.write), len(plan.remove) - len(kept), kept)
 
 
-def _stage(number: int, entry: Entry, staging: Staging, root: Root, rule: XattrRule) -> _New:
+def _stage(entry: Entry, beside: str, staging: Staging, root: Root, rule: XattrRule) -> _New:
     node = staging.staged_node(entry.digest)
     if node is None:
         raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
-    folder = _nearest_folder(root, entry.name)
-    fd, name = root.parent(f"{folder}/{_BESIDE % number}")
+    fd, name = root.parent(beside)
     remove(fd, name)
     content = staging.staged_content(entry.digest) if node.kind == "F" else ()
     found = digests(node, create(fd, name, node, content) if node.kind != "D" else (), rule)
@@ -93,7 +116,7 @@ def _stage(number: int, entry: Entry, staging: Staging, root: Root, rule: XattrR
         raise HashMismatch(f"the staged object of {entry.name} is damaged", "Run the command again.")
     if node.kind != "D":
         finish(fd, name, covered)
-    return _New(entry, covered, folder, os.fsdecode(name))
+    return _New(entry, covered, beside)
 
 
 def _nearest_folder(root: Root, path: str) -> str:
@@ -105,14 +128,6 @@ def _nearest_folder(root: Root, path: str) -> str:
     return ""
 
 
-def _discard(waiting: list[_New], root: Root) -> None:
-    root.forget()
-    for new in waiting:
-        with contextlib.suppress(OSError):
-            fd, name = root.parent(f"{new.folder}/{new.name}")
-            remove(fd, name)
-
-
 def _commit(plan: Plan, waiting: list[_New], root: Root, progress: Callable[[int, int, str], None]) -> tuple[str, ...]:
     rest = list(plan.remove)
     for done, new in enumerate(waiting, 1):
@@ -120,7 +135,7 @@ def _commit(plan: Plan, waiting: list[_New], root: Root, progress: Callable[[int
             _make_folder(root, new)
         else:
             rest = _make_way(root, new.entry.name, rest)
-            fd, name = root.parent(f"{new.folder}/{new.name}")
+            fd, name = root.parent(new.beside)
             # The source's folder stays open while the target's is looked up.
             held = os.dup(fd)
             try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from swupd import paths, tree
 from swupd.agent import actions, fetch, plan
-from swupd.agent.apply import Outcome, apply
+from swupd.agent.apply import Outcome, apply, places, sweep
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.report import Steps, size
 from swupd.agent.session import Session
@@ -65,12 +65,22 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
             return Result(made, Outcome(0, 0, ()), session.content.received)
         if not session.settings.skip_space_check:
             fetch.check_space(session.state, made, root)
-        outcome = apply(made, session.state, root, wish.rule, steps.begin("update_files"))
+        outcome = _put_in_place(session.state, root, made, wish.rule, steps)
     for folder in outcome.kept:
         session.report.warn(f"The folder {folder} is kept: it holds files that no bundle ships.")
     if not wish.keep_cache:
         session.state.clean()
     return Result(made, outcome, session.content.received, _act(session, wish, made, steps))
+
+
+def _put_in_place(state: State, root: Root, made: Plan, rule: XattrRule, steps: Steps) -> Outcome:
+    """Applies a plan; what a run that was killed left beside the tree's files goes first."""
+    sweep(root, state.unfinished())
+    beside = places(made, root)
+    state.begin_apply(beside)
+    outcome = apply(made, beside, state, root, rule, steps.begin("update_files"))
+    state.end_apply()
+    return outcome
 
 
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from swupd import tree
+from swupd import paths, tree
 from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, SwupdError, WriteError
+from swupd.stream import MAX_MANIFEST
 from swupd.tree import Node, Root
 
 _PRIVATE = ("staged", "download")
+_APPLY_NAME = re.compile(r"^/(?:.*/)?\.swupd-new-[0-9]+$", re.DOTALL)
 
 
 class XattrRule(Enum):
@@ -87,6 +89,11 @@ class Layout:
     def version(self) -> Path:
         """The last version that an update applied."""
         return self.data / "version"
+
+    @property
+    def unfinished(self) -> Path:
+        """Paths at which new objects wait while they are put in place; there only meanwhile."""
+        return self.data / "unfinished"
 
     def manifest(self, version: int, name: str) -> Path:
         """A cached manifest (or its .sig)."""
@@ -180,6 +187,20 @@ class State:
         with _writing(self.layout.version):
             write_file(self.layout.version, b"%d\n" % version)
 
+    def begin_apply(self, beside: Iterable[str]) -> None:
+        """Writes down where new objects will wait, before the first is made."""
+        with _writing(self.layout.unfinished):
+            write_file(self.layout.unfinished, b"\0".join(paths.encode(path) for path in beside))
+
+    def end_apply(self) -> None:
+        """Nothing waits any more."""
+        self.layout.unfinished.unlink(missing_ok=True)
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Where objects of a run that was killed may still wait."""
+        data = self.read_cached(self.layout.unfinished, MAX_MANIFEST)
+        return tuple(p for raw in (data or b"").split(b"\0") if _APPLY_NAME.search(p := paths.decode(raw)))
+
     def part(self, name: str) -> Path:
         """Where an object of the stream is downloaded to."""
         return self.layout.here / "download" / name.replace("/", "_")
@@ -248,7 +269,7 @@ def create(folder: int, name: bytes, node: Node, content: Iterable[bytes]) -> It
     if node.kind == "D":
         os.mkdir(name, 0o700, dir_fd=folder)
     elif node.kind == "L":
-        os.symlink(node.target.encode("utf-8", "surrogateescape"), name, dir_fd=folder)
+        os.symlink(paths.encode(node.target), name, dir_fd=folder)
     if node.kind != "F":
         return iter(())
     return _copying(folder, name, content)
