@@ -16,7 +16,7 @@ from swupd.agent.commands import COMMANDS, CONTINUED
 from swupd.agent.installed import DEFAULT_PICKY_WHITELIST
 from swupd.agent.report import DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
 from swupd.agent.settings import Settings
-from swupd.errors import InvalidOption, SettingsError, SwupdError
+from swupd.errors import InvalidOption, SettingsError, SwupdError, WriteError
 
 _INTERRUPTED = 130
 _FLAG: dict[str, Any] = {"action": "store_true"}
@@ -183,17 +183,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit code."""
-    plain = Text(sys.stdout, sys.stderr, NORMAL, False)
+    words = sys.argv[1:] if argv is None else list(argv)
+    early: Report = Text(sys.stdout, sys.stderr, NORMAL, False)
+    if {"-j", "--json-output"} & set(words):
+        early = Json(sys.stdout, NORMAL)
     try:
         top = parser()
-        options = top.parse_args(argv)
+        options = top.parse_args(words)
         if options.command is None:
             top.print_help()
             return InvalidOption.exit_code
         settings = _settings(options)
         report = _report(options)
     except SwupdError as e:
-        plain.error(str(e))
+        early.error(str(e))
+        early.end(words[0] if words else "", e.exit_code)
         return e.exit_code
     report.start(options.command)
     begin = time.monotonic()
@@ -216,6 +220,10 @@ def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as e:
+        # What the rooms below did not foresee is still no reason for a traceback at 3 a.m.
+        report.error(f"The system refused an operation: {e}. Check disk and permissions, then run the command again.")
+        return WriteError.exit_code
 
 
 def _report(options: argparse.Namespace) -> Report:
