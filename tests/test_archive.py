@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -180,10 +181,8 @@ def test_a_bomb_is_refused_at_its_limit(how: str) -> None:
 @pytest.mark.parametrize("how", ["xz", "gzip", "bzip2", "zstd"])
 def test_garbage_behind_the_end_changes_nothing_that_is_read(how: str) -> None:
     tar = COMPRESSIONS[how](plain((info(size=1), b"x"))) + random.Random(5).randbytes(3000)
-    try:
+    with contextlib.suppress(ArchiveError):
         assert [data for _, _, data in read(tar)] == [b"x"]
-    except ArchiveError:
-        pass
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"V", b"S"])
@@ -200,10 +199,8 @@ def test_an_empty_link_is_refused() -> None:
 @pytest.mark.parametrize("how", COMPRESSIONS)
 @pytest.mark.parametrize("data", [b"", b"<html>" * 200, bytes(20_000)])
 def test_what_is_no_tar_is_refused_or_empty(how: str, data: bytes) -> None:
-    try:
+    with contextlib.suppress(ArchiveError):
         assert read(COMPRESSIONS[how](data)) == []
-    except ArchiveError:
-        pass
 
 
 @pytest.mark.parametrize(

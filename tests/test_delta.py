@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -188,10 +189,8 @@ def test_a_damaged_delta_gives_an_error_or_a_file_of_the_promised_size(data: st.
         made[data.draw(st.integers(0, len(made) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
         del made[data.draw(st.integers(0, len(made))) :]
-    try:
+    with contextlib.suppress(ArchiveError):
         delta.apply(bytes(made), bytes(100))
-    except ArchiveError:
-        pass
 
 
 def test_a_tiny_delta_cannot_ask_for_a_file_larger_than_the_release_allows() -> None:
@@ -206,7 +205,7 @@ def test_a_tiny_delta_cannot_ask_for_a_file_larger_than_the_release_allows() -> 
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_a_block_that_unpacks_to_more_than_the_file_needs_is_given_up_early(how: str, block: int) -> None:
     blocks = [b"", b"", b""]
-    blocks[block] = bytes(300 * 2**20)
+    blocks[block] = bytes(24 * 2**20)
     hows = ["none", "none", "none"]
     hows[block] = how
     bomb = container(*blocks, how=(hows[0], hows[1], hows[2]), old=10, new=10)

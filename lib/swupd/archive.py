@@ -18,7 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from swupd import paths
 from swupd.delta import fitted_dictionary
@@ -34,6 +34,17 @@ _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 _TYPES = {"F": tarfile.REGTYPE, "D": tarfile.DIRTYPE, "L": tarfile.SYMTYPE}
 _MEMORY_LIMIT = 160 * MIB
+_MAX_RECORDS = MIB
+_RECORD_TYPES = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.GNUTYPE_SPARSE,
+    }
+)
 
 
 def compress(data: bytes) -> bytes:
@@ -209,22 +220,43 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _zstd() -> _Inflater:
-    # The library is in Python from 3.14 on; loaded late, because few streams need it.
-    try:
-        module: Any = importlib.import_module("compression.zstd")
-    except ImportError:
-        module = importlib.import_module("backports.zstd")
-    options = {module.DecompressionParameter.window_log_max: 27}
-    inflater: _Inflater = module.ZstdDecompressor(options=options)
-    return inflater
+class _Zstd:
+    """zstd's decompressor, whose errors are those of the others."""
+
+    def __init__(self) -> None:
+        # The library is in Python from 3.14 on; loaded late, because few streams need it.
+        try:
+            module: Any = importlib.import_module("compression.zstd")
+        except ImportError:
+            module = importlib.import_module("backports.zstd")
+        self._error: type[Exception] = module.ZstdError
+        options = {module.DecompressionParameter.window_log_max: 27}
+        self._inner: _Inflater = module.ZstdDecompressor(options=options)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._inner.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            return self._inner.decompress(data, max_length)
+        except self._error as e:
+            raise ValueError(str(e)) from e
 
 
 _MAGICS: tuple[tuple[bytes, Callable[[], _Inflater]], ...] = (
     (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT)),
     (b"\x1f\x8b", _Gzip),
     (b"BZh", bz2.BZ2Decompressor),
-    (b"\x28\xb5\x2f\xfd", _zstd),
+    (b"\x28\xb5\x2f\xfd", _Zstd),
     (b"\x5d\0\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_LIMIT)),
 )
 _FAILURES = (lzma.LZMAError, OSError, EOFError, ValueError, zlib.error, MemoryError)
@@ -295,7 +327,9 @@ def members(source: BinaryIO, limit: int) -> Iterator[Member]:
     stream = Decompressed(source, limit)
     try:
         # Parsing only: nothing is extracted by tarfile (CVE-2025-4517 and its siblings).
-        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
+        with tarfile.open(
+            fileobj=stream, mode="r|", tarinfo=_BoundedInfo, encoding="utf-8", errors="surrogateescape"
+        ) as tar:
             for info in tar:
                 yield Member(info.name, _node(info), _content(tar, info))
     except tarfile.TarError as e:
@@ -331,10 +365,26 @@ def _xattrs(records: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
     for key, value in records.items():
         if key.startswith("SCHILY.xattr."):
             found[key.removeprefix("SCHILY.xattr.")] = value.encode("utf-8", "surrogateescape")
-    return tuple(sorted(found.items()))
+    return tuple(sorted(found.items(), key=lambda item: os.fsencode(item[0])))
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
     file = tar.extractfile(info) if info.isreg() else None
-    while file is not None and (chunk := file.read(1 << 20)):
+    while file is not None and (chunk := _read(file)):
         yield chunk
+
+
+def _read(file: IO[bytes]) -> bytes:
+    try:
+        return file.read(1 << 20)
+    except tarfile.TarError as e:
+        raise ArchiveError(f"the archive is damaged: {e}") from e
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """Refuses records (long names, PAX) that are larger than any that a stream has: they are read into memory."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in _RECORD_TYPES and not 0 <= self.size <= _MAX_RECORDS:
+            raise tarfile.ReadError("a header is too large")
+        return super()._proc_member(tar)  # type: ignore[misc]

@@ -27,6 +27,8 @@ _ENCODINGS = {"none": 0, "bzip2": 1, "gzip": 2, "xz": 3, "zeros": 4}
 _SHIFTS = (0, 5, 10)
 _SIGN = 1 << 63
 MIN_SIZE = 200
+_CONTROL_SLACK = 4096
+"""Writers give up where the control block is larger than the new file and a few bytes (4.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def make(old: bytes, new: bytes, mode: int, uid: int, gid: int, checked: bool = 
     else:
         packed, diff, extra = bsdiff4.core.diff(old, new)
         control = _twos_complement(packed)
+    if len(control) > len(new):
+        return None
     stored = (_pack_block(control, False), _pack_block(diff, True), _pack_block(extra, True))
     delta = _header(old, new, mode, uid, gid, stored) + b"".join(block for _, block in stored)
     if len(delta) > 0.9 * len(new):
@@ -72,15 +76,20 @@ def make(old: bytes, new: bytes, mode: int, uid: int, gid: int, checked: bool = 
     return delta
 
 
-def apply(delta: bytes, old: bytes) -> Patched:
-    """The new file. Raises ArchiveError for anything malformed, and for the "use the fullfile" marker."""
+def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
+    """The new file, of at most limit bytes.
+
+    Raises ArchiveError for anything malformed, and for the "use the fullfile" marker.
+    """
     header, encodings, blocks = _split(delta)
     old_size, new_size, mode, uid, gid = header
     if old_size != len(old):
         raise ArchiveError(f"the delta is for an old file of {old_size} bytes, not {len(old)}")
-    limits = (24 * (new_size + 1), new_size, new_size)
+    if new_size > min(limit, MAX_DELTA_RESULT):
+        raise ArchiveError("the delta makes a file that is too large")
+    most = (new_size + _CONTROL_SLACK, new_size, new_size)
     control, diff, extra = (
-        _unpack_block(block, encoding, limit) for block, encoding, limit in zip(blocks, encodings, limits, strict=True)
+        _unpack_block(block, encoding, size) for block, encoding, size in zip(blocks, encodings, most, strict=True)
     )
     triples, diff_size, extra_size = _checked_triples(control, old_size, new_size)
     diff = _exactly(diff, encodings[1], diff_size)
@@ -113,8 +122,6 @@ def _split(delta: bytes) -> tuple[tuple[int, int, int, int, int], tuple[str, ...
         raise ArchiveError("the delta is cut off") from e
     if len(delta) != at + control + diff + extra:
         raise ArchiveError("the delta's length differs from what its header says")
-    if new > MAX_DELTA_RESULT or old > MAX_DELTA_RESULT:
-        raise ArchiveError("the delta makes a file that is too large")
     encodings = tuple(_encoding(bits >> shift & 31, shift != 0) for shift in _SHIFTS)
     first, second = at + control, at + control + diff
     return (old, new, mode, uid, gid), encodings, (delta[at:first], delta[first:second], delta[second:])

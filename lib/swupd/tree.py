@@ -20,6 +20,8 @@ from swupd import paths
 from swupd.errors import FolderError
 
 CHUNK = 1 << 20
+_MAX_ID = 2**32 - 1
+"""What chown takes for "leave it": no owner."""
 _KINDS = {stat.S_IFREG: "F", stat.S_IFDIR: "D", stat.S_IFLNK: "L"}
 
 
@@ -30,7 +32,7 @@ class Node:
     path: absolute, below the tree's root. kind: F, D or L.
     mode: st_mode with type bits. size: bytes of a file, else 0.
     target: what a symlink points to, else "".
-    xattrs: (name, value) sorted by name.
+    xattrs: (name, value) sorted by the name's bytes.
     """
 
     path: str
@@ -43,11 +45,14 @@ class Node:
     xattrs: tuple[tuple[str, bytes], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in "FDL" or not self.kind:
+        if self.kind not in {"F", "D", "L"}:
             raise ValueError(f"{self.path}: kind {self.kind!r}")
-        if self.size < 0 or self.uid < 0 or self.gid < 0 or bool(self.target) != (self.kind == "L"):
+        if not 0 <= self.size < 2**63 or not (0 <= self.uid < _MAX_ID and 0 <= self.gid < _MAX_ID):
+            raise ValueError(f"{self.path}: size or owner is out of range")
+        if bool(self.target) != (self.kind == "L"):
             raise ValueError(f"{self.path}: a {self.kind} cannot have these values")
-        if tuple(sorted(self.xattrs)) != self.xattrs or len(dict(self.xattrs)) != len(self.xattrs):
+        names = [os.fsencode(name) for name, _ in self.xattrs]
+        if names != sorted(set(names)):
             raise ValueError(f"{self.path}: xattrs are unsorted or twice")
 
     @property

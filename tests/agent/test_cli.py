@@ -154,7 +154,7 @@ CASES: list[Case] = [
     ("nonsense latest", nonsense_latest, "update --nosigcheck", 16, "names no version"),
     ("no os-release", no_os_release, "update", 20, "has no VERSION_ID"),
     ("odd os-release", odd_os_release, "bundle-add docs", 20, "'twelve'"),
-    ("binary os-release", binary_os_release, "update", 12, "cannot be read"),
+    ("binary os-release", binary_os_release, "update", 20, "has no VERSION_ID"),
     ("version 0", version_0, "update", 15, "development image"),
     ("no stream", no_stream, "update", 16, "is no folder"),
     ("unknown bundle", nothing, "bundle-add nonsense", 3, "no bundle nonsense"),

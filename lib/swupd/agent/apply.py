@@ -92,7 +92,7 @@ def apply(
         sweep(root, beside)
         raise
     try:
-        kept = _commit(plan, waiting, root, progress)
+        kept = _commit(plan, waiting, root, rule, progress)
     except OSError as e:
         sweep(root, beside)
         raise ApplyError(
@@ -128,11 +128,13 @@ def _nearest_folder(root: Root, path: str) -> str:
     return ""
 
 
-def _commit(plan: Plan, waiting: list[_New], root: Root, progress: Callable[[int, int, str], None]) -> tuple[str, ...]:
+def _commit(
+    plan: Plan, waiting: list[_New], root: Root, rule: XattrRule, progress: Callable[[int, int, str], None]
+) -> tuple[str, ...]:
     rest = list(plan.remove)
     for done, new in enumerate(waiting, 1):
         if new.entry.kind == "D":
-            _make_folder(root, new)
+            _make_folder(root, new, rule)
         else:
             rest = _make_way(root, new.entry.name, rest)
             fd, name = root.parent(new.beside)
@@ -147,7 +149,7 @@ def _commit(plan: Plan, waiting: list[_New], root: Root, progress: Callable[[int
     return tuple(path for path in rest if not _remove(root, path))
 
 
-def _make_folder(root: Root, new: _New) -> None:
+def _make_folder(root: Root, new: _New, rule: XattrRule) -> None:
     fd, name = root.parent(new.entry.name)
     try:
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -157,9 +159,11 @@ def _make_folder(root: Root, new: _New) -> None:
     except FileNotFoundError:
         os.mkdir(name, 0o700, dir_fd=fd)
     place = b"/proc/self/fd/%d/%s" % (fd, name)
+    # Where digests do not cover xattrs, those that the folder has are the device's own (labels).
     with contextlib.suppress(OSError):
         for key in set(os.listxattr(place, follow_symlinks=False)) - {k for k, _ in new.node.xattrs}:
-            os.removexattr(place, key, follow_symlinks=False)
+            if rule is XattrRule.HASHED:
+                os.removexattr(place, key, follow_symlinks=False)
     finish(fd, name, new.node)
 
 

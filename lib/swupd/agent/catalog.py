@@ -77,15 +77,23 @@ class Catalog:
         if tar is None:
             raise MomError(f"{self.content.url} does not have version {version}", "Check the URL, or try again later.")
         data, signature = self._mom_members(version, tar)
-        if self.verifier.trust_pem is not None and signature is None:
-            signature = self.content.read(
-                stream.signature(stream.manifest(version, manifest.MOM)), stream.MAX_SIGNATURE
-            )
-        found = self.verifier.mom(data, signature, version)
+        found, signature = self._signed_mom(version, data, signature)
         self._keep(version, manifest.MOM, data)
         if signature is not None:
             self._keep(version, manifest.MOM + ".sig", signature)
         return found
+
+    def _signed_mom(self, version: int, data: bytes, inside: bytes | None) -> tuple[Manifest, bytes | None]:
+        """The MoM, by the signature in its archive or else by the one beside it, which publishers can renew."""
+        if inside is not None or self.verifier.trust_pem is None:
+            try:
+                return self.verifier.mom(data, inside, version), inside
+            except SignatureError:
+                if inside is None:
+                    raise
+        name = stream.signature(stream.manifest(version, manifest.MOM))
+        beside = self.content.read(name, stream.MAX_SIGNATURE)
+        return self.verifier.mom(data, beside or inside, version), beside or inside
 
     def _mom_members(self, version: int, tar: bytes) -> tuple[bytes, bytes | None]:
         names = ("Manifest.MoM", "Manifest.MoM.sig")

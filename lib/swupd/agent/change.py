@@ -97,12 +97,15 @@ def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Fact
     for done, entry in enumerate(ordered, 1):
         digests[entry.name] = names_on_disk(root, entry.name, rule)
         progress(done, len(ordered), "files")
-    below = {
-        e.name: frozenset(n.path for n in tree.scan(root, e.name, xattrs=False))
-        for e in changes.put
-        if e.kind != "D" and kinds.get(e.name) == "D"
-    }
+    below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
     return Facts(digests, kinds, below)
+
+
+def _below(root: Root, folder: str) -> frozenset[str]:
+    """All paths below a folder, those of devices, sockets and pipes too."""
+    special: list[str] = []
+    found = frozenset(n.path for n in tree.scan(root, folder, xattrs=False, special=special.append))
+    return found.union(special)
 
 
 def kind_at(root: Root, path: str) -> str | None:

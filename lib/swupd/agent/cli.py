@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -184,6 +185,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            # A terminal that cannot show a file's name gets it escaped.
+            output.reconfigure(errors="backslashreplace")
     early: Report = Text(sys.stdout, sys.stderr, NORMAL, False)
     if {"-j", "--json-output"} & set(words):
         early = Json(sys.stdout, NORMAL)
@@ -273,19 +278,37 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _merge_config(options: argparse.Namespace) -> None:
     """Fills in from configuration files what the command line left out."""
     known = {
-        max(flags, key=len).lstrip("-"): settings for flags, settings in (*_GLOBAL, *_OPTIONS.get(options.command, ()))
+        flag[2:]: {"dest": _dest(flags), **settings}
+        for flags, settings in (*_GLOBAL, *_OPTIONS.get(options.command, ()))
+        for flag in flags
+        if flag.startswith("--")
     }
     found = device.read_config((Path(f) for f in device.CONFIG_FILES), options.command)
     for key, value in found.items():
         if key not in known:
             continue
-        name = known[key].get("dest", key.replace("-", "_"))
+        name = known[key]["dest"]
         is_flag = known[key].get("action") == "store_true"
         if is_flag and not getattr(options, name):
             setattr(options, name, value.lower() == "true")
         elif not is_flag and getattr(options, name) in {None, known[key].get("default")}:
-            convert = known[key].get("type", str)
-            setattr(options, name, convert(value))
+            setattr(options, name, _converted(key, value, known[key]))
+
+
+def _dest(flags: tuple[str, ...]) -> str:
+    """The name that argparse gives to an option."""
+    return next(flag for flag in flags if flag.startswith("--"))[2:].replace("-", "_")
+
+
+def _converted(key: str, value: str, option: dict[str, Any]) -> object:
+    """The value of an option, as the command line would have it. Raises InvalidOption."""
+    choices = option.get("choices")
+    try:
+        if choices is not None and value not in choices:
+            raise ValueError(f"choose from {', '.join(choices)}")
+        return option.get("type", str)(value)
+    except ValueError as e:
+        raise InvalidOption(f"the configuration has {key}={value[:80]!r}: {e}", "Correct the file.") from e
 
 
 def _state_folders(options: argparse.Namespace, root: Path) -> tuple[Path, Path]:

@@ -18,7 +18,7 @@ from swupd.agent.installed import Problems, Scope
 from swupd.agent.report import Json, Report, size
 from swupd.agent.session import Session, changing, layout, prepare_install, reading
 from swupd.agent.settings import Settings
-from swupd.agent.state import State, XattrRule, digests, locked, write_error
+from swupd.agent.state import State, XattrRule, cached_bytes, digests, locked, write_error
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed
 from swupd.tree import Root
 
@@ -195,6 +195,10 @@ def _version(session: Session, asked: str) -> int:
 
 
 def _scope(options: Options) -> Scope:
+    for option, path in (("--file", options.file), ("--picky-tree", options.picky_tree)):
+        why = paths.problem(path.rstrip("/")) if path and path != "/" else None
+        if why is not None:
+            raise InvalidOption(f"{option} cannot be {path[:200]!r}: {why}", "Give an absolute path inside the tree.")
     return Scope(
         version=options.to_version,
         bundles=tuple(options.bundles.split(",")) if options.bundles else (),
@@ -312,11 +316,14 @@ def clean(options: Options, settings: Settings, report: Report) -> int:
     if os.geteuid() != 0:
         raise Refused("this command must be run as root", "Run it with sudo.")
     place = layout(settings)
+    if settings.dry_run:
+        report.say(f"{size(cached_bytes(place, options.all))} would be freed.")
+        return 0
     with locked(place):
         state = State(place)
-        freed = state.clean(manifests=options.all, dry_run=settings.dry_run)
+        freed = state.clean(manifests=options.all)
         state.close()
-    report.say(f"{size(freed)} {'would be' if settings.dry_run else 'were'} freed.")
+    report.say(f"{size(freed)} were freed.")
     return 0
 
 
@@ -326,7 +333,7 @@ def hashdump(options: Options, settings: Settings, report: Report) -> int:
     path = options.file if options.prefixed else str(Path(options.file).absolute())
     with Root(settings.root if options.prefixed else Path("/")) as root:
         path = "/" + path.strip("/")
-        node = root.node(path)
+        node = root.node(path) if paths.problem(path) is None else None
         if node is None:
             raise InvalidFile(f"there is no file, folder or symlink {options.file}", "Check the path.")
         report.say(digests(node, root.chunks(node), rule)[0][1])

@@ -131,7 +131,7 @@ class Fetcher:
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         try:
-            made = delta.apply(b"".join(member.content), b"".join(self.root.chunks(source)))
+            made = delta.apply(b"".join(member.content), b"".join(self.root.chunks(source)), self.limits.file)
             node = Node(
                 "/" + new,
                 "F",

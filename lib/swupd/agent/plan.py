@@ -183,10 +183,17 @@ def settle(changes: Changes, facts: Facts, wanted: Mapping[str, Entry]) -> Plan:
     wanted: where parents that are missing come from.
     """
     put = {e.name: e for e in changes.put if e.digest not in facts.digests.get(e.name, frozenset())}
-    for path in sorted(put):
+    for path in sorted(put, key=paths.encode):
         for parent in paths.parents(path):
-            if facts.kinds.get(parent) != "D" and parent not in put:
+            if parent in put:
+                _check_folder(put[parent], path)
+            elif parent not in facts.kinds:
                 put[parent] = _missing_parent(parent, wanted)
+            elif facts.kinds[parent] != "D":
+                raise ApplyError(
+                    f"{parent} is no folder here, but {path} has to go into it",
+                    "Run: swupd repair, or make it a folder again. Nothing was changed.",
+                )
     drop = {path for path in changes.drop if path in facts.kinds and not _below_link(path, facts)}
     for path, entry in put.items():
         if entry.kind != "D" and facts.kinds.get(path) == "D":
@@ -208,6 +215,14 @@ def _missing_parent(parent: str, wanted: Mapping[str, Entry]) -> Entry:
             f"the folder {parent} is missing, and no bundle ships it", f"Create it: mkdir {parent}, then run again."
         )
     return entry
+
+
+def _check_folder(entry: Entry, path: str) -> None:
+    if entry.kind != "D":
+        raise ApplyError(
+            f"the release has {entry.name} as no folder, and {path} in it",
+            "The release is inconsistent; tell the publisher. Nothing was changed.",
+        )
 
 
 def _check_foreign(entry: Entry, foreign: frozenset[str]) -> None:

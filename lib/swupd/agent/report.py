@@ -212,5 +212,5 @@ def size(count: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text that a terminal can show whatever file names are in it."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    """A text that a terminal can show, in one line, whatever file names are in it."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)

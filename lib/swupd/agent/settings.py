@@ -12,7 +12,7 @@ from pathlib import Path
 
 from swupd import paths
 from swupd.errors import SettingsError, VersionUnknown
-from swupd.stream import MAX_VERSION
+from swupd.stream import MAX_VERSION, is_digest
 
 CONFIG_FILES = (
     "/usr/share/defaults/swupd/config",
@@ -60,6 +60,8 @@ class Settings:
         for folder in (self.data_dir, self.cache_dir):
             if not folder.is_absolute() or str(folder) in _FORBIDDEN_STATE or ".." in folder.parts:
                 raise SettingsError(f"{folder} cannot be a state folder", f"Use a folder of its own, such as {STATE}.")
+        if self.tls_pin and not is_digest(self.tls_pin):
+            raise SettingsError("--tls-pin is no SHA-256 fingerprint", "Give the 64 hex digits of the certificate's.")
         if self.parallel < 1 or self.retries < 0 or self.retry_delay < 0:
             raise SettingsError("numbers of downloads, retries and seconds cannot be negative")
 
@@ -110,9 +112,9 @@ def read_config(files: Iterable[Path], command: str) -> dict[str, str]:
     return options
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Path, errors: str = "strict") -> list[str]:
     try:
-        return file.read_text("utf-8").splitlines()
+        return file.read_text("utf-8", errors).splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, UnicodeDecodeError) as e:
@@ -154,9 +156,15 @@ def default_certificate(root: Path) -> Path | None:
 
 
 def os_release(root: Path, key: str) -> str | None:
-    """A value from os-release, quotes removed; None where the file lacks it (stream format, 6.1)."""
+    """A value from os-release, quotes removed; None where the file lacks it (stream format, 6.1).
+
+    Raises VersionUnknown where the file cannot be read.
+    """
     for name in (paths.OS_RELEASE, "/etc/os-release"):
-        lines = _lines(below(root, name))
+        try:
+            lines = _lines(below(root, name), "surrogateescape")
+        except SettingsError as e:
+            raise VersionUnknown(f"{e.problem}, so the installed version is unknown", "Restore that file.") from e
         for line in lines:
             if line.startswith(f"{key}="):
                 return line[len(key) + 1 :].replace('"', "").replace("'", "").strip()
@@ -200,8 +208,8 @@ def aliases(root: Path) -> dict[str, tuple[str, ...]]:
     for _, file in sorted(files.items()):
         for line in _lines(file):
             name, *bundles = line.split("\t")
-            if bundles and not line.startswith("#"):
-                found.setdefault(name, tuple(bundles))
+            if name and any(bundles) and not line.startswith("#"):
+                found.setdefault(name, tuple(filter(None, bundles)))
     return found
 
 

@@ -10,13 +10,14 @@ import contextlib
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swupd import __version__
-from swupd.errors import ApplyError, CertificateError, DownloadError, ServerUnreachable, SwupdError, WriteError
+from swupd.agent.state import write_error
+from swupd.errors import ApplyError, CertificateError, DownloadError, ServerUnreachable, SwupdError
 
 if TYPE_CHECKING:
     import requests
@@ -111,7 +112,7 @@ class Source:
             to.unlink(missing_ok=True)
             raise
         except OSError as e:
-            raise WriteError(f"cannot write {to}: {e.strerror}", "Check the disk, then run the command again.") from e
+            raise write_error(to, e) from e
 
     def size(self, name: str) -> int | None:
         """How many bytes an object has, or None where that is unknown or there is none."""
@@ -153,7 +154,7 @@ class Source:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
             answer = self._session().get(url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, STALL_SECONDS))
             with answer:
-                _check_redirect(url, answer.url)
+                _check_redirect(url, [a.url for a in (*answer.history, answer)])
                 _check_status(url, answer)
                 yield answer.status_code, self._chunks(url, answer)
 
@@ -221,12 +222,24 @@ def _new_session(transport: Transport) -> requests.Session:
                 kwargs["assert_fingerprint"] = transport.tls_pin
             super().init_poolmanager(*args, **kwargs)
 
-    session = requests.Session()
+        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+            if transport.tls_pin:
+                kwargs["assert_fingerprint"] = transport.tls_pin
+            return super().proxy_manager_for(*args, **kwargs)
+
+    class Session(requests.Session):
+        """Believes the CA that it was told, whatever the environment names (requests prefers that)."""
+
+        def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+            merged = super().merge_environment_settings(*args, **kwargs)
+            return {**merged, "verify": str(transport.tls_ca)} if transport.tls_ca is not None else merged
+
+    if transport.tls_ca is not None and not transport.tls_ca.is_file():
+        raise CertificateError(f"there is no file {transport.tls_ca} with a certificate", "Correct --tls-ca.")
+    session = Session()
     session.mount("https://", Pinned())
     session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 5
-    if transport.tls_ca is not None:
-        session.verify = str(transport.tls_ca)
     if transport.client_certificate is not None:
         session.cert = str(transport.client_certificate)
     return session
@@ -242,8 +255,8 @@ def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_redirect(asked: str, came: str) -> None:
-    if asked.startswith("https://") and not came.startswith("https://"):
+def _check_redirect(asked: str, came: Iterable[str]) -> None:
+    if asked.lower().startswith("https:") and not all(url.lower().startswith("https:") for url in came):
         raise CertificateError(f"{asked} leads away from HTTPS", "Use another mirror.")
 
 
@@ -280,6 +293,8 @@ def _translated(url: str) -> Iterator[None]:
         if isinstance(e, requests.exceptions.TooManyRedirects | ValueError):
             raise DownloadError(f"{url} cannot be fetched: {_innermost(e)}", "Check the URL.") from e
         raise _Temporary(DownloadError(f"{url} broke off: {_innermost(e)}", "Run the command again to resume.")) from e
+    except ValueError as e:  # from urllib, for the address in a redirect
+        raise DownloadError(f"{url} leads to a malformed address: {e}", "Use another mirror.") from e
 
 
 def _was_refused(error: BaseException) -> bool:

@@ -215,7 +215,7 @@ class State:
                 found = digests(node, create(folder, part, node, content), rule)
                 covered = _named(found, digest)
                 finish(folder, part, covered)
-                remove(folder, digest.encode())
+                _clear(folder, digest.encode())
                 os.rename(part, digest.encode(), src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             with contextlib.suppress(OSError):
@@ -240,18 +240,27 @@ class State:
         """The content of a staged file, which the reader hashes again."""
         return tree.read_chunks(self._staged.fd, digest.encode())
 
-    def clean(self, manifests: bool = False, dry_run: bool = False) -> int:
-        """Removes staged objects and downloads (and manifests); gives the bytes that were or would be freed."""
-        doomed = [self.layout.here / name for name in (*_PRIVATE, *(("manifest",) if manifests else ()))]
-        freed: int = sum(f.lstat().st_size for d in doomed for f in d.rglob("*") if f.is_file() or f.is_symlink())
-        if not dry_run:
-            for folder in doomed:
+    def clean(self, manifests: bool = False) -> int:
+        """Removes staged objects and downloads (and manifests); gives the bytes that were freed."""
+        freed = cached_bytes(self.layout, manifests)
+        with _writing(self.layout.here):
+            for folder in _disposable(self.layout, manifests):
                 for item in folder.iterdir() if folder.is_dir() else ():
                     if item.is_dir() and not item.is_symlink():
                         shutil.rmtree(item)
                     else:
                         item.unlink()
         return freed
+
+
+def _disposable(layout: Layout, manifests: bool) -> tuple[Path, ...]:
+    return tuple(layout.here / name for name in (*_PRIVATE, *(("manifest",) if manifests else ())))
+
+
+def cached_bytes(layout: Layout, manifests: bool = False) -> int:
+    """How much `State.clean` would free."""
+    found = (f for folder in _disposable(layout, manifests) for f in folder.rglob("*"))
+    return sum(f.lstat().st_size for f in found if f.is_symlink() or f.is_file())
 
 
 def _named(found: tuple[tuple[Node, str], ...], digest: str) -> Node:
@@ -305,6 +314,16 @@ def remove(folder: int, name: bytes) -> None:
         return
     except IsADirectoryError:
         os.rmdir(name, dir_fd=folder)
+
+
+def _clear(folder: int, name: bytes) -> None:
+    """Removes whatever is there, in a folder that is the agent's alone."""
+    try:
+        remove(folder, name)
+    except OSError as e:
+        if e.errno != errno.ENOTEMPTY:
+            raise
+        shutil.rmtree(name, dir_fd=folder)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from swupd import __version__, signing, stream
 from swupd.errors import InvalidFile, InvalidOption, SwupdError
-from swupd.server import bundles, console, history, keys, rootfs
+from swupd.server import bundles, console, history, imagecli, keys, rootfs, withdraw
 from swupd.server.bundles import BundleSpec
 from swupd.server.publish import Job, publish
 from swupd.server.work import Crew
@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_keygen(commands.add_parser("keygen", help="make keys and certificates"))
     _add_lint(commands.add_parser("lint", help="check a stream"))
     _add_why(commands.add_parser("why", help="explain what an update costs"))
+    _add_withdraw(commands.add_parser("withdraw", help="take the newest release back before anybody has it"))
+    listing = commands.add_parser("list", help="write the hashes of a root file system (for image builds)")
+    imagecli.add_list(listing)
+    listing.set_defaults(run=lambda arguments: imagecli.write_list(arguments, _Console(progress=False)))
+    split = commands.add_parser("split", help="write content lists from packages (for image builds)")
+    imagecli.add_split(split)
+    split.set_defaults(run=lambda arguments: imagecli.write_split(arguments, _Console(progress=False)))
     return parser
 
 
@@ -101,6 +108,14 @@ def _add_keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", metavar="N", default="3650", help="how long they are valid (%(default)s)")
     parser.add_argument("--name", metavar="NAME", default="swupd", help="whose they are (%(default)s)")
     parser.set_defaults(run=_keygen)
+
+
+def _add_withdraw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--www", metavar="DIR", type=Path, required=True, help="folder of the stream")
+    parser.add_argument("--version", metavar="N", required=True, help="the newest release; no device may have it yet")
+    parser.add_argument("--signing-key", metavar="PEM", help="signs what changes")
+    parser.add_argument("--certificate", metavar="PEM", help="of the signing key")
+    parser.set_defaults(run=_withdraw)
 
 
 def _add_lint(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +156,14 @@ def _publish(arguments: argparse.Namespace) -> int:
 def _keygen(arguments: argparse.Namespace) -> int:
     days = _number(arguments.days, "--days", 1) or 0
     _print(f"Wrote {place}" for place in keys.generate(arguments.folder, arguments.name, days, _now()))
+    return 0
+
+
+def _withdraw(arguments: argparse.Namespace) -> int:
+    version = stream.version(arguments.version)
+    signer = _signer(arguments.signing_key, arguments.certificate, "--signing-key", "--certificate")
+    done = withdraw.withdraw(arguments.www, version, signer)
+    _print([f"Release {version} is withdrawn." if done else f"There is no release {version}."])
     return 0
 
 

@@ -138,6 +138,16 @@ def content(root: Path, node: Node) -> bytes:
     return data
 
 
+def beginning(root: Path, node: Node, size: int) -> bytes:
+    """The first bytes of a file. Raises FolderError."""
+    try:
+        fd = os.open(_place(root, node), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            return file.read(size)
+    except OSError as e:
+        raise FolderError(f"cannot read {node.path} of {root}: {e.strerror}", _CHECK_DISK) from e
+
+
 def checked_content(root: Path, node: Node, digest: str) -> bytes:
     """A file's content, which must still have a digest. Raises as `content`."""
     data = content(root, node)

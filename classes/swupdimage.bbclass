@@ -1,0 +1,37 @@
+# Turns an image recipe that inherits swupd-image into one of its variants, by BBCLASSEXTEND = "swupdimage:<variant>".
+
+python swupdimage_handler() {
+    d = e.data
+    if d.getVar('BBEXTENDCURR') != 'swupdimage':
+        return
+    variant = d.getVar('BBEXTENDVARIANT')
+    image = d.getVar('PN')
+    d.setVar('SWUPD_IMAGE', image)
+    d.setVar('PN', '%s-%s' % (image, variant))
+    d.setVar('OVERRIDES', d.getVar('OVERRIDES', False) + ':swupdimage-' + variant)
+    bb.build.deltask('do_swupd_list', d)
+    if variant == 'mega':
+        d.setVar('IMAGE_FSTYPES', '')
+        # Later the image has forgotten its packages.
+        d.appendVar('ROOTFS_POSTUNINSTALL_COMMAND', ' swupd_write_packages')
+        for bundle in (d.getVar('SWUPD_BUNDLES') or '').split():
+            d.appendVar('IMAGE_INSTALL', ' ' + (d.getVarFlag('BUNDLE_CONTENTS', bundle) or ''))
+            d.appendVar('IMAGE_FEATURES', ' ' + (d.getVarFlag('BUNDLE_FEATURES', bundle) or ''))
+        bb.build.addtask('do_swupd_publish', 'do_build', 'do_image', d)
+        return
+    d.setVarFlag('do_rootfs', 'depends', '%s-mega:do_swupd_publish swupd-server-native:do_populate_sysroot virtual/fakeroot-native:do_populate_sysroot' % image)
+    d.setVar('do_rootfs', '    bb.build.exec_func("swupd_install", d)\n')
+}
+addhandler swupdimage_handler
+swupdimage_handler[eventmask] = "bb.event.RecipePreFinalise"
+
+# The root file system of a flashable image: os-core and its bundles out of the stream, no package manager needed.
+python swupd_install() {
+    import oe.path
+    root = d.getVar('IMAGE_ROOTFS')
+    www = d.getVar('DEPLOY_DIR_SWUPD') + '/www'
+    bundles = ','.join(['os-core'] + (d.getVarFlag('SWUPD_IMAGES', d.getVar('BBEXTENDVARIANT')) or '').split())
+    trust = ['--certpath', d.getVar('SWUPD_TRUST_FILE')] if d.getVar('SWUPD_SIGNING_KEY') else ['--nosigcheck']
+    oe.path.remove(root)
+    swupd_run(d, 'swupd', 'os-install', root, '--version', d.getVar('OS_VERSION'), '--bundles', bundles, '--url', 'file://' + www, '--format', d.getVar('SWUPD_FORMAT'), '--statedir', d.getVar('WORKDIR') + '/swupd-state', '--no-scripts', '--no-progress', *trust)
+}

@@ -1,0 +1,124 @@
+"""Packages and two root file systems -> what each bundle ships. Pure.
+
+The image's own root file system says which paths are os-core's; the mega image, which holds everything, says what
+they are. A bundle is the run-time closure of its packages. What no package owns (files made while the image was put
+together) follows the owner of what it points to, else it belongs to os-core.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from swupd.errors import InvalidFile
+from swupd.manifest import OS_CORE
+from swupd.tree import Node
+
+_MAX_LINKS = 40
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package. files: absolute paths. needs: names of installed packages that it depends on."""
+
+    name: str
+    files: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A path of os-core that is not the same in the image's own root file system and in the mega image."""
+
+    path: str
+    what: str
+
+
+def closure(packages: Mapping[str, Package], wanted: Iterable[str], bundle: str) -> frozenset[str]:
+    """Names of packages and of all that they need. Raises InvalidFile for one that is not installed."""
+    found: set[str] = set()
+    todo = list(wanted)
+    while todo:
+        name = todo.pop()
+        if name not in packages:
+            raise InvalidFile(
+                f"bundle {bundle} names the package {name}, which is not in the image with everything",
+                f"Correct BUNDLE_CONTENTS[{bundle}].",
+            )
+        if name not in found:
+            found.add(name)
+            todo += packages[name].needs & packages.keys()
+    return frozenset(found)
+
+
+def split(
+    nodes: Mapping[str, Node],
+    core: Iterable[str],
+    packages: Mapping[str, Package],
+    bundles: Mapping[str, Sequence[str]],
+) -> dict[str, frozenset[str]]:
+    """The paths of os-core and of each bundle; a path may be in several, and each is in at least one.
+
+    nodes: the mega image by path. core: paths of the image's own root file system. bundles: packages of each.
+    """
+    owners = _owners(nodes, packages)
+    in_core = frozenset(core) & nodes.keys()
+    shipped: dict[str, frozenset[str]] = {}
+    for bundle, wanted in bundles.items():
+        names = closure(packages, wanted, bundle)
+        shipped[bundle] = frozenset(p for p, by in owners.items() if by & names)
+    rest = nodes.keys() - in_core - frozenset().union(*shipped.values())
+    followed = {path: _followed(path, nodes, shipped) for path in rest}
+    for bundle, own in shipped.items():
+        shipped[bundle] = own | {path for path, by in followed.items() if bundle in by}
+    unowned = {path for path, by in followed.items() if not by}
+    return {OS_CORE: in_core | unowned, **shipped}
+
+
+def _owners(nodes: Mapping[str, Node], packages: Mapping[str, Package]) -> dict[str, frozenset[str]]:
+    """Packages by the real paths of their files: packages may still speak of /lib where that is a link."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    real: dict[str, str] = {}
+    for package in packages.values():
+        for path in package.files:
+            folder, name = posixpath.split(path)
+            if folder not in real:
+                real[folder] = resolve(folder, nodes)
+            place = posixpath.join(real[folder], name)
+            if place in nodes:
+                found[place].add(package.name)
+    return {path: frozenset(names) for path, names in found.items()}
+
+
+def resolve(path: str, nodes: Mapping[str, Node]) -> str:
+    """Where a path leads inside a tree, links followed as far as they are in it."""
+    for _ in range(_MAX_LINKS):
+        at, rest = "", [part for part in path.split("/") if part]
+        while rest:
+            part = rest.pop(0)
+            at = posixpath.normpath(f"{at}/{part}")
+            node = nodes.get(at)
+            if node is not None and node.kind == "L":
+                path = posixpath.join(posixpath.dirname(at), node.target, *rest)
+                break
+        else:
+            return at or "/"
+    return path
+
+
+def _followed(path: str, nodes: Mapping[str, Node], shipped: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The bundles that ship what a link points to; none for what is no link."""
+    node = nodes[path]
+    if node.kind != "L":
+        return frozenset()
+    target = resolve(path, nodes)
+    return frozenset(bundle for bundle, own in shipped.items() if target in own)
+
+
+def differences(core: Mapping[str, str], mega: Mapping[str, str]) -> tuple[Difference, ...]:
+    """Paths of the image that the mega image lacks or has otherwise; both map paths to digests."""
+    found = [Difference(path, "missing") for path in core.keys() - mega.keys()]
+    found += [Difference(path, "different") for path in core.keys() & mega.keys() if core[path] != mega[path]]
+    return tuple(sorted(found, key=lambda d: d.path))

@@ -1,0 +1,52 @@
+"""Takes the newest release back before anybody has it: for a build that is repeated with the same version.
+
+A release that devices may have must never be withdrawn (stream format, 2.9 item 6); only whoever publishes knows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from swupd import signing, stream
+from swupd.errors import InvalidOption
+from swupd.server import history, writer
+from swupd.server.history import FolderStore, Trusted
+
+
+def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
+    """Makes a stream forget its newest release; False where the stream does not have that release.
+
+    signer: signs the changed `latest`. Raises InvalidOption for a release that is not the newest.
+    """
+    if not (www / str(version) / "Manifest.MoM").is_file():
+        return False
+    with writer.locked(www):
+        past = Trusted(FolderStore(www))
+        mom = past.release(version).mom
+        newest = history.head(past.store, mom.format).newest
+        if newest is not None and newest[0] == mom.format:
+            if newest[1] > version:
+                raise InvalidOption(
+                    f"release {version} is not the newest: {newest[1]} builds on it", "Withdraw that one first."
+                )
+            if newest[1] == version:
+                _point_back(www, past, mom.format, mom.previous, signer)
+        with writer.writing(www):
+            shutil.rmtree(www / str(version))
+    return True
+
+
+def _point_back(www: Path, past: Trusted, stream_format: int, previous: int, signer: signing.Signer | None) -> None:
+    """The releases that `latest` and `latest_version` name are again those before."""
+    before = past.release(previous).mom if previous else None
+    same = before is not None and before.format == stream_format
+    latest = str(previous).encode() if same else None
+    # `latest` goes back first: a device must not be sent to a release that is being taken away.
+    for name, data in (
+        (stream.latest(stream_format), latest),
+        (stream.LATEST_VERSION, str(previous).encode() if before else None),
+    ):
+        signature = signing.sign(data, signer) if signer is not None and data is not None else None
+        writer.announce(www, name, data)
+        writer.announce(www, stream.signature(name), signature)

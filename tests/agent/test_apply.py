@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swupd import tree
+from swupd.agent import apply as engine
+from swupd.agent import change, fetch, plan
+from swupd.agent.plan import Changes, Plan
+from swupd.agent.report import Steps, Text
+from swupd.agent.state import Layout, State, XattrRule
+from swupd.errors import ApplyError, DiskSpace, HashMismatch, SwupdError, WriteError
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+from tests import trees
+from tests.builders import File, Folder, Link, Spec, make_tree
+
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+class Objects:
+    """A staging folder in memory; the object number `fails` cannot be read."""
+
+    def __init__(self, fails: int = 0, error: Exception | None = None) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.contents: dict[str, bytes] = {}
+        self.left = fails
+        self.error = error
+
+    def add(self, root: Path) -> dict[str, Entry]:
+        """Takes all that is in a tree; gives its entries."""
+        found = {}
+        with Root(root) as opened:
+            for node in tree.scan(opened):
+                content = b"".join(opened.chunks(node)) if node.kind == "F" else b""
+                digest = tree.digest(node, [content])
+                self.nodes[digest], self.contents[digest] = node, content
+                found[node.path] = Entry(node.kind, digest, 20, node.path)
+        return found
+
+    def staged_node(self, digest: str) -> Node | None:
+        return self.nodes.get(digest)
+
+    def staged_content(self, digest: str) -> Iterator[bytes]:
+        self.left -= 1
+        data = self.contents[digest]
+        yield data[: len(data) // 2]
+        if self.left == 0 and self.error:
+            raise self.error
+        yield data[len(data) // 2 :]
+
+
+def quiet() -> Steps:
+    with open(os.devnull, "w") as nowhere:
+        return Steps(Text(nowhere, nowhere, 0, False), ())
+
+
+def carry_out(
+    device: Path, objects: Objects, put: dict[str, Entry], drop: set[str], rule: XattrRule = XattrRule.HASHED
+) -> engine.Outcome:
+    """Settles and applies, as every command does."""
+    changes = Changes(tuple(put.values()), tuple(drop))
+    with Root(device) as root:
+        made = plan.settle(changes, change.observe(root, changes, rule, quiet()), put)
+        return engine.apply(made, engine.places(made, root), objects, root, rule, lambda *_: None)
+
+
+def turn(tmp_path: Path, before: dict[str, Spec], after: dict[str, Spec], **foreign: Spec) -> Path:
+    """A device with one tree becomes another; what is foreign is on it from the beginning."""
+    device = make_tree(tmp_path / "device", {**before, **{k.replace("_", "/"): v for k, v in foreign.items()}})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", after))
+    with Root(make_tree(tmp_path / "owned", before)) as owned:
+        gone = {n.path for n in tree.scan(owned)} - wanted.keys()
+    carry_out(device, objects, wanted, gone)
+    return device
+
+
+KINDS: dict[str, dict[str, Spec]] = {
+    "file": {"/x": File("one", 0o644)},
+    "other file": {"/x": File("two", 0o4755, 7, 8)},
+    "folder": {"/x": Folder(0o755)},
+    "other folder": {"/x": Folder(0o1770, 7, 8)},
+    "full folder": {"/x/a": "a", "/x/b/c": "c", "/x/b/d": Link("c"), "/x/e": None},
+    "other full folder": {"/x/a/now": "folder", "/x/b": "now file", "/x/z": Link("a")},
+    "link": {"/x": Link("somewhere")},
+    "other link": {"/x": Link("else", 7, 8)},
+    "link to a folder": {"/x": Link("/etc")},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("before", KINDS)
+@pytest.mark.parametrize("after", KINDS)
+def test_everything_can_become_everything(tmp_path: Path, before: str, after: str) -> None:
+    around: dict[str, Spec] = {"/a": "a", "/xa/b": "sibling", "/z": "z"}
+    device = turn(tmp_path, {**KINDS[before], **around}, {**KINDS[after], **around})
+    assert trees.listing(device) == trees.listing(tmp_path / "wanted")
+
+
+def test_os_release_comes_last(tmp_path: Path) -> None:
+    told: list[str] = []
+    device = make_tree(tmp_path / "device", {"/usr/lib/os-release": "old"})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/lib/os-release": "new", "/z": "z"}))
+
+    def progress(done: int, total: int, unit: str) -> None:
+        told.append((device / "usr/lib/os-release").read_text())
+
+    changes = Changes(tuple(wanted.values()))
+    with Root(device) as root:
+        made = plan.settle(changes, change.observe(root, changes, XattrRule.HASHED, quiet()), wanted)
+        engine.apply(made, engine.places(made, root), objects, root, XattrRule.HASHED, progress)
+    assert told[:-1] == ["old"] * (len(told) - 1) and told[-1] == "new"
+
+
+@pytest.mark.parametrize("fails", range(1, 6))
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EIO, "Input/output error"), WriteError),
+        (OSError(errno.ENOSPC, "No space left"), DiskSpace),
+        (HashMismatch("swapped"), HashMismatch),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_failure_before_the_commit_leaves_the_tree_as_it_was(
+    tmp_path: Path, fails: int, error: Exception, expected: type[BaseException]
+) -> None:
+    device = make_tree(tmp_path / "device", {f"/usr/{n}": f"old {n}" for n in "abcde"} | {"/usr/gone": "gone"})
+    before = trees.listing(device)
+    objects = Objects(fails, error)
+    wanted = objects.add(make_tree(tmp_path / "wanted", {f"/usr/{n}": f"new {n}" for n in "abcde"}))
+    with pytest.raises(expected):
+        carry_out(device, objects, wanted, {"/usr/gone"})
+    assert trees.listing(device) == before
+    objects.error = None
+    carry_out(device, objects, wanted, {"/usr/gone"})
+    assert trees.listing(device) == trees.listing(tmp_path / "wanted")
+
+
+@pytest.mark.parametrize("damage", ["content", "missing", "kind"])
+def test_a_staged_object_that_was_swapped_after_its_check_is_not_installed(tmp_path: Path, damage: str) -> None:
+    device = make_tree(tmp_path / "device", {"/a": "old", "/b": "old"})
+    before = trees.listing(device)
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/a": "new a", "/b": "new b"}))
+    digest = wanted["/b"].digest
+    if damage == "content":
+        objects.contents[digest] = b"evil!"
+    elif damage == "missing":
+        del objects.nodes[digest]
+    else:
+        objects.nodes[digest] = tree.folder_node("/b")
+    with pytest.raises(HashMismatch, match="/b"):
+        carry_out(device, objects, wanted, set())
+    assert trees.listing(device) == before
+
+
+def test_a_digest_of_another_kind_of_object_is_not_installed(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/a": "old"})
+    before = trees.listing(device)
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/a": Link("x")}))
+    lying = {"/a": Entry("F", wanted["/a"].digest, 20, "/a")}
+    with pytest.raises(HashMismatch):
+        carry_out(device, objects, lying, set())
+    assert trees.listing(device) == before
+
+
+def test_nothing_is_written_through_a_symlink(tmp_path: Path) -> None:
+    outside = make_tree(tmp_path / "outside", {"/lib/a": "precious", "/lib/gone": "precious"})
+    device = make_tree(tmp_path / "device", {"/usr/lib": Link(str(outside / "lib"))})
+    before = trees.listing(device)
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/lib/a": "new"}))
+    del wanted["/usr/lib"]
+    with pytest.raises(ApplyError):
+        carry_out(device, objects, wanted, {"/usr/lib/gone"})
+    assert trees.listing(device) == before
+    made = Plan((wanted["/usr/lib/a"],), ("/usr/lib/gone",))
+    with Root(device) as root, pytest.raises(SwupdError):
+        engine.apply(made, engine.places(made, root), objects, root, XattrRule.HASHED, lambda *_: None)
+    assert trees.listing(outside) == trees.listing(
+        make_tree(tmp_path / "same", {"/lib/a": "precious", "/lib/gone": "precious"})
+    )
+    assert trees.listing(device) == before
+
+
+def test_a_folder_with_foreign_files_is_kept_and_named(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/opt/x/ours": "ours", "/opt/x/mine/deep": "mine"})
+    outcome = carry_out(device, Objects(), {}, {"/opt/x", "/opt/x/ours"})
+    assert outcome.kept == ("/opt/x",)
+    assert (outcome.removed, outcome.written) == (1, 0)
+    assert (device / "opt/x/mine/deep").read_text() == "mine"
+    assert not (device / "opt/x/ours").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "socketless device"])
+def test_a_folder_with_foreign_files_does_not_become_a_file(tmp_path: Path, kind: str) -> None:
+    device = make_tree(tmp_path / "device", {"/x/ours": "ours", "/y": "old"})
+    if kind == "file":
+        (device / "x/mine").write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(device / "x/mine")
+    else:
+        os.mknod(device / "x/mine", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    before = {p.relative_to(device) for p in device.rglob("*")}
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/x": "a file now", "/y": "new"}))
+    with pytest.raises(ApplyError, match="/x/mine"):
+        carry_out(device, objects, wanted, {"/x/ours"})
+    assert {p.relative_to(device) for p in device.rglob("*")} == before
+    assert (device / "y").read_text() == "old"
+
+
+def test_xattrs_capabilities_and_setuid_survive(tmp_path: Path) -> None:
+    after: dict[str, Spec] = {
+        "/ping": File("ping", 0o755, xattrs=(("security.capability", CAPABILITY),)),
+        "/sudo": File("sudo", 0o6755, 5, 6, (("user.a", b"\0\xff"), ("user.b", b""))),
+        "/folder": Folder(0o2775, 5, 6, (("user.f", b"1"),)),
+    }
+    device = turn(tmp_path, {"/ping": "old", "/folder": Folder(xattrs=(("user.old", b"1"),))}, after)
+    assert trees.listing(device) == trees.listing(tmp_path / "wanted")
+    assert os.getxattr(device / "ping", "security.capability") == CAPABILITY
+    assert os.listxattr(device / "folder") == ["user.f"]
+
+
+@pytest.mark.parametrize("rule", [XattrRule.IGNORED, XattrRule.UNKNOWN])
+def test_labels_of_the_device_stay_on_folders_where_digests_do_not_cover_xattrs(
+    tmp_path: Path, rule: XattrRule
+) -> None:
+    device = make_tree(tmp_path / "device", {"/folder": Folder(0o755, xattrs=(("user.label", b"device"),))})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/folder": Folder(0o700)}))
+    carry_out(device, objects, wanted, set(), rule)
+    assert stat.S_IMODE((device / "folder").stat().st_mode) == 0o700
+    assert os.getxattr(device / "folder", "user.label") == b"device"
+
+
+def test_a_files_old_content_stays_open_for_those_who_read_it(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/a": "old"})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/a": "new"}))
+    with (device / "a").open() as reading:
+        carry_out(device, objects, wanted, set())
+        assert reading.read() == "old"
+    assert (device / "a").read_text() == "new"
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/usr/a": "old"})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/a": "new"}))
+    made = Plan((wanted["/usr/a"],))
+    with Root(device) as root:
+        (beside,) = engine.places(made, root)
+        assert beside.startswith("/usr/.")
+        (device / beside[1:]).write_text("half")
+        engine.sweep(root, [beside, "/usr/none", "/none/none"])
+    assert os.listdir(device / "usr") == ["a"]
+
+
+def test_a_file_in_the_way_of_a_new_one_is_written_over(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/usr/.swupd-new-0": "left over"})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/a": "new"}))
+    carry_out(device, objects, wanted, set())
+    assert sorted(os.listdir(device / "usr")) == ["a"]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60", "none", place], check=False)
+    if done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_leaves_the_tree_as_it_was(tmp_path: Path, small: Path) -> None:
+    device = make_tree(small / "device", {"/a": "old", "/gone": "gone"})
+    before = trees.listing(device)
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/a": "new", "/b": bytes(700_000), "/c": bytes(700_000)}))
+    with pytest.raises(DiskSpace, match="is full"):
+        carry_out(device, objects, wanted, {"/gone"})
+    assert trees.listing(device) == before
+
+
+def test_too_little_room_is_seen_before_anything_is_written(tmp_path: Path, small: Path) -> None:
+    device = make_tree(small / "device", {"/a": "old"})
+    state = State(Layout(tmp_path / "data", tmp_path / "cache", "x"))
+    contents = {f"/{n}": bytes([n]) * 300_000 for n in range(4)}
+    entries = []
+    for path, content in contents.items():
+        node = tree.file_node(path, 0o644, len(content))
+        entries.append(Entry("F", tree.digest(node, [content]), 20, path))
+        state.put(entries[-1].digest, node, [content], XattrRule.HASHED)
+    with Root(device) as root:
+        assert fetch.check_space(state, Plan(tuple(entries[:2])), root) == 2 * 303_104
+        with pytest.raises(DiskSpace, match="nothing was changed"):
+            fetch.check_space(state, Plan(tuple(entries)), root)
+        empty = tree.file_node("/", 0o644, 0)
+        state.put(tree.digest(empty), empty, (), XattrRule.HASHED)
+        many = tuple(Entry("F", tree.digest(empty), 20, f"/many{n}") for n in range(100))
+        with pytest.raises(DiskSpace, match="room for 100 files"):
+            fetch.check_space(state, Plan(many), root)
+    state.close()
+
+
+def test_no_room_in_the_cache_is_seen_before_anything_is_fetched(small: Path) -> None:
+    fetch.check_download_space(small, 500_000)
+    with pytest.raises(DiskSpace, match="--cachedir"):
+        fetch.check_download_space(small, 5_000_000)

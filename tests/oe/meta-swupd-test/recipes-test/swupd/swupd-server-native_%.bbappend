@@ -1,0 +1,2 @@
+DEPENDS = ""
+SWUPD_PYTHON_PROGRAM:class-native = "${SWUPD_TEST_PYTHON}"

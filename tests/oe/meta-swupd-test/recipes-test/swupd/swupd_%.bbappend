@@ -1,0 +1,1 @@
+SWUPD_PYTHON = "debian-python swupd-test-wheels"
