@@ -141,6 +141,12 @@ BAD = {
     "folder": b"DIR_V20U" + bytes(100),
     "classic bsdiff": b"BSDIFF40" + bytes(100),
     "trailing byte": container(triples((10, 0, 0)), bytes(10)) + b"x",
+    "trailing byte behind a compressed block": container(
+        triples((5, 5, 0)), bytes(5), bytes(5), how=("none", "none", "xz")
+    )
+    + b"x",
+    "negative diff length made up for": container(triples((-5, 0, 5), (15, 0, -5)), bytes(10)),
+    "negative extra length made up for": container(triples((0, -5, 0), (10, 5, 0)), bytes(10)),
     "missing byte": container(triples((10, 0, 0)), bytes(10))[:-1],
     "another old size": container(triples((10, 0, 0)), bytes(10), old=11),
     "no triples": container(b"", bytes(10)),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from asn1crypto import cms
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -311,6 +312,14 @@ def test_a_damaged_signature_fails_by_its_own_error_or_still_vouches_for_the_sam
 def test_bytes_behind_the_structure_are_passed_over_as_the_old_client_does(world: World) -> None:
     made = signing.sign(DATA, world.signer("root", "root"))
     assert signing.verify(DATA, made + b"\n", trust(world.root), NOW)
+
+
+def test_embedded_content_that_is_another_is_refused_though_the_signature_is_right(world: World) -> None:
+    made = cms.ContentInfo.load(signing.sign(DATA, world.signer("root", "root")))
+    signed = made["content"]
+    signed["encap_content_info"] = {"content_type": "data", "content": b"other bytes"}
+    lying = cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump()
+    assert "other bytes" in refused(lying, world.root)
 
 
 def test_a_signature_without_signers_is_refused(world: World, tmp_path: Path) -> None:

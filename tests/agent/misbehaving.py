@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-        if length is not None:
+        if length is not None and length != len(body):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:

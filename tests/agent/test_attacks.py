@@ -173,12 +173,20 @@ def test_a_fullfile_of_another_shape_is_refused(
     refused(done, done.code, device, before)
 
 
-def test_a_second_member_in_a_fullfile_is_refused(device: Device, www: Path) -> None:
+@pytest.mark.parametrize("shape", ["second member", "other name"])
+def test_a_right_object_in_a_fullfile_of_another_shape_is_refused(device: Device, www: Path, shape: str) -> None:
     replace_packs(www, b"")
     for file in (www / "20/files").iterdir():
-        file.write_bytes(file.read_bytes() + tar([info("second", content=EVIL)]))
-        members = [(m.name, m.node, b"".join(m.content)) for m in archive.members(BytesIO(file.read_bytes()), 2**30)]
-        assert len(members) == 1, "a second archive is not read"
+        ((name, node, content),) = (
+            (m.name, m.node, b"".join(m.content)) for m in archive.members(BytesIO(file.read_bytes()), 2**30)
+        )
+        body = content + bytes(-len(content) % 512)
+        if shape == "second member":
+            file.write_bytes(archive.header(name, node) + body + tar([info("second", content=EVIL)]))
+        else:
+            file.write_bytes(archive.header("x" * 64, node) + body + bytes(1024))
+    before = device.tree()
+    assert "something else" in refused(device.follow(www).run("update"), 18, device, before)
 
 
 def test_manifests_of_another_version_do_not_pass(device: Device, www: Path) -> None:

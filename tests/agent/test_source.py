@@ -273,6 +273,12 @@ def test_nobody_there_is_said_at_once(transport: Transport, waits: Waits) -> Non
     assert waits.slept == []
 
 
+def test_a_server_that_hangs_up_is_said_so_in_plain_words(transport: Transport) -> None:
+    with server(hangs_up) as told, pytest.raises(ServerUnreachable) as e:
+        Source(told.url, replace(transport, retries=0)).read("x", LIMIT)
+    assert e.value.problem == f"no connection to {told.url}/x: Remote end closed connection without response"
+
+
 def test_a_proxy_of_the_environment_is_used(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(serves(DATA)) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)

@@ -308,7 +308,11 @@ def _was_refused(error: BaseException) -> bool:
 
 def _innermost(error: BaseException) -> str:
     """The last sentence of what a library of many layers says."""
-    inner = error.args[0] if error.args else error
-    reason = getattr(inner, "reason", inner)
-    text = str(reason)
-    return text.rsplit(": ", 1)[-1].strip("'\")") or type(error).__name__
+    inner = error
+    while True:
+        causes = (getattr(inner, "reason", None), *inner.args)
+        deeper = next((cause for cause in causes if isinstance(cause, BaseException)), None)
+        if deeper is None:
+            break
+        inner = deeper
+    return str(inner).rsplit(": ", 1)[-1].strip("'\")") or type(error).__name__

@@ -2,7 +2,8 @@
 
 The image's own root file system says which paths are os-core's; the mega image, which holds everything, says what
 they are. A bundle is the run-time closure of its packages. What no package owns (files made while the image was put
-together) follows the owner of what it points to, else it belongs to os-core.
+together) follows the owner of what it points to, else it belongs to os-core. Folders, which packages do not record,
+follow what is in them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swupd import paths
 from swupd.errors import InvalidFile
 from swupd.manifest import OS_CORE
 from swupd.tree import Node
@@ -70,7 +72,8 @@ def split(
         names = closure(packages, wanted, bundle)
         shipped[bundle] = frozenset(p for p, by in owners.items() if by & names)
     rest = nodes.keys() - in_core - frozenset().union(*shipped.values())
-    followed = {path: _followed(path, nodes, shipped) for path in rest}
+    below = _bundles_below(shipped)
+    followed = {path: _followed(path, nodes, shipped, below) for path in rest}
     for bundle, own in shipped.items():
         shipped[bundle] = own | {path for path, by in followed.items() if bundle in by}
     unowned = {path for path, by in followed.items() if not by}
@@ -108,13 +111,34 @@ def resolve(path: str, nodes: Mapping[str, Node]) -> str:
     return path
 
 
-def _followed(path: str, nodes: Mapping[str, Node], shipped: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The bundles that ship what a link points to; none for what is no link."""
-    node = nodes[path]
-    if node.kind != "L":
+def _bundles_below(shipped: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """For each folder the bundles that ship something below it."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for bundle, own in shipped.items():
+        for path in own:
+            for folder in paths.parents(path):
+                found[folder].add(bundle)
+    return {folder: frozenset(names) for folder, names in found.items()}
+
+
+def _followed(
+    path: str,
+    nodes: Mapping[str, Node],
+    shipped: Mapping[str, frozenset[str]],
+    below: Mapping[str, frozenset[str]],
+) -> frozenset[str]:
+    """The bundles of what no package owns: of a link those of its target, of a folder those that fill it.
+
+    An empty folder goes with the nearest folder above that some bundle fills; a file belongs to none.
+    """
+    kind = nodes[path].kind
+    if kind == "L":
+        target = resolve(path, nodes)
+        return frozenset(bundle for bundle, own in shipped.items() if target in own)
+    if kind == "F":
         return frozenset()
-    target = resolve(path, nodes)
-    return frozenset(bundle for bundle, own in shipped.items() if target in own)
+    around = (path, *reversed(tuple(paths.parents(path))))
+    return next((below[folder] for folder in around if folder in below), frozenset(shipped))
 
 
 def differences(core: Mapping[str, str], mega: Mapping[str, str]) -> tuple[Difference, ...]:
