@@ -32,6 +32,8 @@ python swupd_install() {
     www = d.getVar('DEPLOY_DIR_SWUPD') + '/www'
     bundles = ','.join(['os-core'] + (d.getVarFlag('SWUPD_IMAGES', d.getVar('BBEXTENDVARIANT')) or '').split())
     trust = ['--certpath', d.getVar('SWUPD_TRUST_FILE')] if d.getVar('SWUPD_SIGNING_KEY') else ['--nosigcheck']
-    oe.path.remove(root)
-    swupd_run(d, 'swupd', 'os-install', root, '--version', d.getVar('OS_VERSION'), '--bundles', bundles, '--url', 'file://' + www, '--format', d.getVar('SWUPD_FORMAT'), '--statedir', d.getVar('WORKDIR') + '/swupd-state', '--no-scripts', '--no-progress', *trust)
+    state = d.getVar('WORKDIR') + '/swupd-state'
+    for folder in (root, state):
+        oe.path.remove(folder)
+    swupd_run(d, 'swupd', 'os-install', root, '--version', d.getVar('OS_VERSION'), '--bundles', bundles, '--url', 'file://' + www, '--format', d.getVar('SWUPD_FORMAT'), '--statedir', state, '--no-scripts', '--no-progress', *trust)
 }

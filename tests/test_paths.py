@@ -99,3 +99,8 @@ def test_folders_with_files_of_the_device() -> None:
     assert paths.holds_foreign_files("/var")
     assert not paths.holds_foreign_files("/var/lib")
     assert not paths.holds_foreign_files("/usr/lib")
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("/usr/.swupd-new-7", False), ("/usr/.swupd-new-x", True)])
+def test_names_that_the_agent_uses_for_a_moment_cannot_be_shipped(path: str, allowed: bool) -> None:
+    assert (paths.problem(path) is None) == allowed

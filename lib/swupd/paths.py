@@ -14,6 +14,7 @@ DEFAULTS = "/usr/share/defaults/swupd"
 VERSIONSTAMP = "/usr/share/clear/versionstamp"
 CERTIFICATE = "/usr/share/clear/update-ca/Swupd_Root.pem"
 
+_RESERVED = ".swupd-new-"
 _STATE_BELOW = ("/dev/", "/home/", "/proc/", "/root/", "/run/", "/sys/", "/tmp/", "/var/")
 _STATE_PREFIX = ("/data", "/lost+found")
 _BOOT_BELOW = ("/boot/", "/usr/lib/modules/", "/usr/lib/kernel/")
@@ -63,7 +64,8 @@ def decode(raw: bytes) -> str:
 def problem(path: str) -> str | None:
     """Why a path cannot be part of a stream, or None when it can.
 
-    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes.
+    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes, and not a name
+    under which the agent keeps new files for a moment (.swupd-new-<number>).
     """
     if not path.startswith("/"):
         return "it does not begin with /"
@@ -71,6 +73,8 @@ def problem(path: str) -> str | None:
         return "it holds a control character (NUL, newline or TAB)"
     if len(path) > 4096 or len(encode(path)) > 4096:
         return "it is longer than 4096 bytes"
+    if _RESERVED in path and path.rpartition("/")[2].removeprefix(_RESERVED).isdigit():
+        return f"names that begin with {_RESERVED} are the agent's own"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
         return "it has an empty part, a . or a .."
     return None

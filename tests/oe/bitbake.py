@@ -1,0 +1,117 @@
+"""Parses the layer and runs its tasks with nothing but BitBake's library: bitbake.py BUILDDIR [RECIPE TASK]...
+
+Prints one JSON object: recipes, those that were skipped, and the tasks that ran in order. No server and no worker:
+each task runs in a forked child, after the tasks that it needs.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+for _name in ("hashserv", "hashserv.client", "prserv", "prserv.serv"):
+    # Siblings of the library that the package leaves out; nothing here calls them.
+    _module = types.ModuleType(_name)
+    _module.__path__ = []
+    sys.modules.setdefault(_name, _module)
+
+import bb  # noqa: E402
+import bb.build  # noqa: E402
+import bb.cache  # noqa: E402
+import bb.cookerdata  # noqa: E402
+import bb.data  # noqa: E402
+import bb.parse  # noqa: E402
+import bb.siggen  # noqa: E402
+import bb.utils  # noqa: E402
+
+
+class Build:
+    """A build folder, its configuration and its recipes parsed."""
+
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)
+        configuration = bb.cookerdata.CookerConfiguration()
+        configuration.env = dict(os.environ)
+        self._builder = bb.cookerdata.CookerDataBuilder(configuration, worker=False)
+        self._builder.parseBaseConfiguration()
+        data = self._builder.data
+        bb.parse.siggen = bb.siggen.init(data)
+        self.recipes: dict[str, tuple[str, Any]] = {}
+        self.skipped: dict[str, str] = {}
+        self.order: list[str] = []
+        for pattern in (data.getVar("BBFILES") or "").split():
+            for file in sorted(glob.glob(pattern)):
+                if "test-image" in file:
+                    self._parse(file)
+
+    def _parse(self, file: str) -> None:
+        for variant, data in self._builder.parseRecipeVariants(file, [], mc="", layername="test").items():
+            if data.getVar("__SKIPPED"):
+                self.skipped[data.getVar("PN")] = data.getVar("__SKIPPED")
+            else:
+                self.recipes[data.getVar("PN")] = (bb.cache.realfn2virtual(file, variant, ""), data)
+
+    def _needs(self, recipe: str, task: str) -> Iterator[tuple[str, str]]:
+        data = self.recipes[recipe][1]
+        for parent in data.getVar("_task_deps")["parents"].get(task, []):
+            yield recipe, parent
+        for word in (data.getVarFlag(task, "depends") or "").split():
+            other, needed = word.split(":")
+            if other in self.recipes:
+                yield other, needed
+
+    def run(self, recipe: str, task: str) -> None:
+        """Runs a task after everything that it needs, each once."""
+        if f"{recipe}:{task}" in self.order:
+            return
+        for other, needed in self._needs(recipe, task):
+            self.run(other, needed)
+        file, data = self.recipes[recipe]
+        self.order.append(f"{recipe}:{task}")
+        if not bb.utils.to_boolean(data.getVarFlag(task, "noexec")):
+            _in_child(file, task, data)
+
+
+def _in_child(file: str, task: str, data: Any) -> None:
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            sys.stdin = open(os.devnull)  # noqa: SIM115
+            data.setVar("BB_WORKERCONTEXT", "1")
+            data.setVar("BB_CURRENTTASK", task.removeprefix("do_"))
+            data.setVar("BB_TASKDEPDATA", {})
+            data.setVar("BUILDNAME", "test")
+            bb.parse.siggen.setup_datacache_from_datastore(file, data)
+            exported = dict(bb.data.exported_vars(data))
+            exported["PATH"] = os.environ["PATH"]
+            os.environ.clear()
+            os.environ.update(exported)
+            code = bb.build.exec_task(file, task, data)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """Parses, runs, reports."""
+    logging.getLogger("BitBake").addHandler(logging.StreamHandler(sys.stderr))
+    folder, *words = sys.argv[1:]
+    build = Build(folder)
+    for recipe, task in zip(words[::2], words[1::2], strict=True):
+        build.run(recipe, task)
+    print(json.dumps({"recipes": sorted(build.recipes), "skipped": build.skipped, "order": build.order}))
+
+
+if __name__ == "__main__":
+    main()

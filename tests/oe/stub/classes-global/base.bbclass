@@ -1,0 +1,6 @@
+bbfatal() {
+	echo "ERROR: $*"
+	exit 1
+}
+addtask build
+do_build[noexec] = "1"

@@ -1,0 +1,3 @@
+"""The few functions of oe-core's library that the image class calls."""
+
+BBIMPORTS = ["packagedata", "path", "qa", "rootfs"]

@@ -1,0 +1,7 @@
+"""Paths."""
+
+import shutil
+
+
+def remove(path):
+    shutil.rmtree(path, ignore_errors=True)
