@@ -28,13 +28,13 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(www: Path) -> Iterator[str]:
-    """Serves a folder; gives its URL. Skips the test where there is no nginx."""
+def nginx(www: Path, port: int = 0) -> Iterator[str]:
+    """Serves a folder at a port, 0 for any; gives its URL. Skips the test where there is no nginx."""
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         pytest.skip("nginx is not installed")
     with socket.socket() as probe, tempfile.TemporaryDirectory() as run:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
         probe.close()
         config = Path(run, "nginx.conf")
