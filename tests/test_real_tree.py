@@ -75,14 +75,12 @@ def _difference(tree: Path, image: Path) -> set[str]:
     return {path for path in paths if not path.startswith("./usr/share/clear/bundles")}
 
 
-@pytest.mark.xdist_group("real")
 def test_an_installed_tree_is_the_published_one_bit_for_bit(published: Published) -> None:
     assert published.agent("os-install", "--version", "10", "--bundles", "python,sync") == 0
     assert _difference(published.base / "device", published.base / "image10") == set()
     assert published.agent("diagnose", "--picky", "--picky-tree", "/") == 0
 
 
-@pytest.mark.xdist_group("real")
 def test_an_updated_tree_is_the_new_one_but_for_configuration(published: Published) -> None:
     packs_only = published.base / "www/20/files"
     packs_only.rename(packs_only.with_name("hidden"))
@@ -96,7 +94,6 @@ def test_an_updated_tree_is_the_new_one_but_for_configuration(published: Publish
     assert published.agent("diagnose", "--picky", "--picky-tree", "/usr") == 0
 
 
-@pytest.mark.xdist_group("real")
 def test_an_update_by_single_files_gives_the_same_tree(published: Published) -> None:
     assert published.agent("os-install", "--version", "10", "--bundles", "python,sync", tree="second") == 0
     hidden = [
@@ -111,13 +108,11 @@ def test_an_update_by_single_files_gives_the_same_tree(published: Published) -> 
     assert trees.listing(published.base / "second") == trees.listing(published.base / "device")
 
 
-@pytest.mark.xdist_group("real")
 def test_lint_finds_nothing_wrong_with_the_stream(published: Published) -> None:
     certificate = str(published.base / "keys/release.pem")
     assert server.main(["lint", "--www", str(published.base / "www"), "--certificate", certificate]) == 0
 
 
-@pytest.mark.xdist_group("real")
 def test_why_names_the_changed_files(published: Published, capsys: pytest.CaptureFixture[str]) -> None:
     assert server.main(["why", "--www", str(published.base / "www"), "10", "20", "python"]) == 0
     assert "/usr/bin/python3.11" in capsys.readouterr().out

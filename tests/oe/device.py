@@ -1,4 +1,4 @@
-"""Builds two versions with BitBake, boots the first in QEMU, lets it update over HTTP, and compares it with the second."""
+"""Builds two versions with BitBake, boots the first in QEMU, lets it update, and compares it with the second."""
 
 from __future__ import annotations
 
