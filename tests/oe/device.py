@@ -21,7 +21,7 @@ PORT = 8737
 IMAGE = "swupd-test-image"
 HTTP = "--allow-insecure-http --no-progress"
 MACHINE_FILES = re.compile(
-    r"\./(var|run|tmp|dev|proc|sys|root|lost\+found|boot|etc/(machine-id|ld\.so\.cache|hostname|\.updated|resolv\.conf|mtab"
+    r"\./(var|run|tmp|srv|dev|proc|sys|root|lost\+found|boot|etc/(machine-id|\.pwd\.lock|ld\.so\.cache|hostname|\.updated|resolv\.conf|mtab"
     r"|systemd/system/|dropbear|adjtime|fstab|passwd-?|group-?|shadow-?|gshadow-?|swupd))"
 )
 """What a machine that has run has of its own, and the folders that an update leaves alone."""
