@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,9 +39,10 @@ def build(tmp_path: Path) -> Path:
     """A build folder whose local.conf has what must be set."""
     folder = tmp_path / "build"
     (folder / "conf").mkdir(parents=True)
-    (folder / "conf/bblayers.conf").write_text(
-        f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{HERE / "stub"} {LAYER}"\n'
-    )
+    # Its layer.conf has another name at rest, so that nobody who looks for layers takes it for one.
+    stub = shutil.copytree(HERE / "stub", tmp_path / "stub")
+    (stub / "conf/layer.conf.in").rename(stub / "conf/layer.conf")
+    (folder / "conf/bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{stub} {LAYER}"\n')
     for name, (files, needs) in PACKAGES.items():
         builders.make_tree(folder / "packages" / name, files)
         data = folder / "pkgdata/runtime-reverse" / name
