@@ -337,3 +337,12 @@ def test_generated_keys_are_good_for_the_agent() -> None:
     key, certificate = signing.generate("x", builders.BEGINS, 4000)
     trust = signing.load_trust(certificate, builders.NOW)
     signing.verify(b"data", signing.sign(b"data", signing.load_signer(key, certificate)), trust, builders.NOW)
+
+
+def test_hashdump_hashes_below_a_prefix_and_without_xattrs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    builders.make_tree(tmp_path / "tree", {"/usr/a": builders.File(xattrs=(("user.a", b"x"),))})
+    assert cli.main(["hashdump", "-n", "-p", str(tmp_path / "tree"), "/usr/a"]) == 0
+    plain = capsys.readouterr().out.strip()
+    assert plain == "28cb7c6cad23920f344157f48ae353caca34e9a2f5cff934a4fdaaf7509f2062"
+    assert cli.main(["hashdump", str(tmp_path / "tree/usr/a")]) == 0
+    assert capsys.readouterr().out.strip() != plain

@@ -148,7 +148,7 @@ _OPTIONS: dict[str, tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = {
     "clean": ((("--all",), {**_FLAG, "help": "manifests too"}),),
     "hashdump": (
         (("file",), {"metavar": "FILE", "help": "file, folder or symlink"}),
-        (("--no-xattrs",), {**_FLAG, "help": "without extended attributes"}),
+        (("-n", "--no-xattrs"), {**_FLAG, "help": "without extended attributes"}),
     ),
     "autoupdate": (
         (("--enable",), {**_FLAG, "help": "switch them on"}),
@@ -177,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
         for flags, settings in own:
             command.add_argument(*flags, **settings)
         for flags, settings in _GLOBAL:
-            free = [flag for flag in flags if flag not in taken and not (name == "hashdump" and flag == "-n")]
+            free = [flag for flag in flags if flag not in taken]
             group.add_argument(*free, **settings)
     return top
 
