@@ -271,3 +271,14 @@ def test_no_descriptors_are_left_open(layout: Layout) -> None:
     made.staged(DIGEST, XattrRule.HASHED)
     made.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_caches_of_other_urls_are_cleaned_when_asked_for(layout: Layout, kept: State) -> None:
+    other = layout.here.parent / "https___elsewhere/manifest/10"
+    other.mkdir(parents=True)
+    (other / "Manifest.MoM").write_text("old")
+    kept.clean()
+    assert (other / "Manifest.MoM").is_file()
+    assert state.cached_bytes(layout, others=True) == 3
+    kept.clean(others=True)
+    assert not other.exists()

@@ -317,11 +317,11 @@ def clean(options: Options, settings: Settings, report: Report) -> int:
         raise Refused("this command must be run as root", "Run it with sudo.")
     place = layout(settings)
     if settings.dry_run:
-        report.say(f"{size(cached_bytes(place, options.all))} would be freed.")
+        report.say(f"{size(cached_bytes(place, options.all, others=True))} would be freed.")
         return 0
     with locked(place):
         state = State(place)
-        freed = state.clean(manifests=options.all)
+        freed = state.clean(manifests=options.all, others=True)
         state.close()
     report.say(f"{size(freed)} were freed.")
     return 0

@@ -240,11 +240,11 @@ class State:
         """The content of a staged file, which the reader hashes again."""
         return tree.read_chunks(self._staged.fd, digest.encode())
 
-    def clean(self, manifests: bool = False) -> int:
-        """Removes staged objects and downloads (and manifests); gives the bytes that were freed."""
-        freed = cached_bytes(self.layout, manifests)
+    def clean(self, manifests: bool = False, others: bool = False) -> int:
+        """Removes staged objects and downloads (manifests, caches of other URLs); gives the bytes that were freed."""
+        freed = cached_bytes(self.layout, manifests, others)
         with _writing(self.layout.here):
-            for folder in _disposable(self.layout, manifests):
+            for folder in _disposable(self.layout, manifests, others):
                 for item in folder.iterdir() if folder.is_dir() else ():
                     if item.is_dir() and not item.is_symlink():
                         shutil.rmtree(item)
@@ -253,13 +253,18 @@ class State:
         return freed
 
 
-def _disposable(layout: Layout, manifests: bool) -> tuple[Path, ...]:
-    return tuple(layout.here / name for name in (*_PRIVATE, *(("manifest",) if manifests else ())))
+def _disposable(layout: Layout, manifests: bool, others: bool) -> tuple[Path, ...]:
+    own = tuple(layout.here / name for name in (*_PRIVATE, *(("manifest",) if manifests else ())))
+    caches = layout.here.parent
+    rest = (
+        (f for f in caches.iterdir() if f != layout.here and not f.is_symlink()) if caches.is_dir() and others else ()
+    )
+    return (*own, *rest)
 
 
-def cached_bytes(layout: Layout, manifests: bool = False) -> int:
+def cached_bytes(layout: Layout, manifests: bool = False, others: bool = False) -> int:
     """How much `State.clean` would free."""
-    found = (f for folder in _disposable(layout, manifests) for f in folder.rglob("*"))
+    found = (f for folder in _disposable(layout, manifests, others) for f in folder.rglob("*"))
     return sum(f.lstat().st_size for f in found if f.is_symlink() or f.is_file())
 
 
