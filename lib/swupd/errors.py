@@ -6,6 +6,8 @@ modules turn an error into text and a code.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -169,3 +171,10 @@ class InvalidFile(SwupdError):
     """An input file is missing, unreadable or malformed."""
 
     exit_code = 38
+
+
+def write_error(place: Path | str, error: OSError) -> SwupdError:
+    """The error for a failed write, with what is full or forbidden."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskSpace(f"the disk that holds {place} is full", "Free some space, then run the command again.")
+    return WriteError(f"cannot write {place}: {error.strerror}", "Check the disk and the permissions.")

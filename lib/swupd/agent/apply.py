@@ -17,8 +17,8 @@ from typing import Protocol
 
 from swupd import paths
 from swupd.agent.plan import Plan
-from swupd.agent.state import XattrRule, create, digests, finish, remove, write_error
-from swupd.errors import ApplyError, HashMismatch
+from swupd.agent.state import XattrRule, create, digests, finish, remove
+from swupd.errors import ApplyError, HashMismatch, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 

@@ -18,8 +18,8 @@ from swupd.agent.installed import Problems, Scope
 from swupd.agent.report import Json, Report, size
 from swupd.agent.session import Session, changing, layout, prepare_install, reading
 from swupd.agent.settings import Settings
-from swupd.agent.state import State, XattrRule, cached_bytes, digests, locked, write_error
-from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed
+from swupd.agent.state import State, XattrRule, cached_bytes, digests, locked
+from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
 from swupd.tree import Root
 
 Options = argparse.Namespace

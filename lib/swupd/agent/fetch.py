@@ -16,8 +16,8 @@ from swupd import archive, delta, paths, stream
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
 from swupd.agent.source import Source
-from swupd.agent.state import State, XattrRule, digests, write_error
-from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch
+from swupd.agent.state import State, XattrRule, digests
+from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 

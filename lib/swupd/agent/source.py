@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swupd import __version__
-from swupd.agent.state import write_error
-from swupd.errors import ApplyError, CertificateError, DownloadError, ServerUnreachable, SwupdError
+from swupd.errors import ApplyError, CertificateError, DownloadError, ServerUnreachable, SwupdError, write_error
 
 if TYPE_CHECKING:
     import requests

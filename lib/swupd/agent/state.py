@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 
 from swupd import paths, tree
-from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, SwupdError, WriteError
+from swupd.errors import FolderError, HashMismatch, LockError, WriteError, write_error
 from swupd.stream import MAX_MANIFEST
 from swupd.tree import Node, Root
 
@@ -352,10 +352,3 @@ def _writing(place: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise write_error(place, e) from e
-
-
-def write_error(place: Path | str, error: OSError) -> SwupdError:
-    """The error for a failed write, with what is full or forbidden."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskSpace(f"the disk that holds {place} is full", "Free some space, then run the command again.")
-    return WriteError(f"cannot write {place}: {error.strerror}", "Check the disk and the permissions.")
