@@ -14,7 +14,8 @@ DEFAULTS = "/usr/share/defaults/swupd"
 VERSIONSTAMP = "/usr/share/clear/versionstamp"
 CERTIFICATE = "/usr/share/clear/update-ca/Swupd_Root.pem"
 
-_RESERVED = ".swupd-new-"
+RESERVED = ".swupd-new-"
+"""How the names begin under which the agent keeps new files for a moment; a number follows."""
 _STATE_BELOW = ("/dev/", "/home/", "/proc/", "/root/", "/run/", "/sys/", "/tmp/", "/var/")
 _STATE_PREFIX = ("/data", "/lost+found")
 _BOOT_BELOW = ("/boot/", "/usr/lib/modules/", "/usr/lib/kernel/")
@@ -73,11 +74,17 @@ def problem(path: str) -> str | None:
         return "it holds a control character (NUL, newline or TAB)"
     if len(path) > 4096 or len(encode(path)) > 4096:
         return "it is longer than 4096 bytes"
-    if _RESERVED in path and path.rpartition("/")[2].removeprefix(_RESERVED).isdigit():
-        return f"names that begin with {_RESERVED} are the agent's own"
+    if is_reserved(path):
+        return f"names that begin with {RESERVED} are the agent's own"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
         return "it has an empty part, a . or a .."
     return None
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a path is one of those names; nobody else's file can have it."""
+    name = path.rpartition("/")[2]
+    return name.startswith(RESERVED) and name.removeprefix(RESERVED).isdecimal()
 
 
 def parents(path: str) -> Iterator[str]:

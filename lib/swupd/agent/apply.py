@@ -22,8 +22,6 @@ from swupd.errors import ApplyError, HashMismatch, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
-_BESIDE = ".swupd-new-%d"
-
 
 class Staging(Protocol):
     """Where the objects of a plan lie."""
@@ -55,7 +53,7 @@ def places(plan: Plan, root: Root) -> tuple[str, ...]:
 
     Whoever calls `apply` writes them down first, so that after a power cut `sweep` can take away what was left.
     """
-    return tuple(f"{_nearest_folder(root, e.name)}/{_BESIDE % number}" for number, e in enumerate(plan.write))
+    return tuple(f"{_nearest_folder(root, e.name)}/{paths.RESERVED}{number}" for number, e in enumerate(plan.write))
 
 
 def sweep(root: Root, beside: Iterable[str]) -> None:

@@ -25,7 +25,6 @@ from swupd.stream import MAX_MANIFEST
 from swupd.tree import Node, Root
 
 _PRIVATE = ("staged", "download")
-_APPLY_NAME = re.compile(r"^/(?:.*/)?\.swupd-new-[0-9]+$", re.DOTALL)
 
 
 class XattrRule(Enum):
@@ -199,7 +198,8 @@ class State:
     def unfinished(self) -> tuple[str, ...]:
         """Where objects of a run that was killed may still wait."""
         data = self.read_cached(self.layout.unfinished, MAX_MANIFEST)
-        return tuple(p for raw in (data or b"").split(b"\0") if _APPLY_NAME.search(p := paths.decode(raw)))
+        names = (paths.decode(raw) for raw in (data or b"").split(b"\0"))
+        return tuple(name for name in names if name.startswith("/") and paths.is_reserved(name))
 
     def part(self, name: str) -> Path:
         """Where an object of the stream is downloaded to."""
