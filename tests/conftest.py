@@ -22,8 +22,9 @@ class Golden:
     certificate: Path | None
 
     def expected(self, version: int) -> list[str]:
-        """The lines of the tree that the old client leaves."""
-        return self.www.with_name(f"expected-device-v{version}.txt").read_text().splitlines()
+        """The lines of the tree that the old client leaves, as trees.listing gives them."""
+        lines = self.www.with_name(f"expected-device-v{version}.txt").read_text().splitlines()
+        return sorted(line.rstrip() for line in lines)
 
 
 @pytest.fixture(scope="session")

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from tests.agent.devices import Device, clone, forget
 from tests.conftest import GOLDEN, Golden
-
-
-def listing(root: Path) -> list[str]:
-    """The tree in the form of the golden listings."""
-    lines = []
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            place = Path(folder, name)
-            path = place.relative_to(root)
-            if path.parts[:3] == ("var", "lib", "swupd") or path.parts[:2] == ("var", "tmp"):
-                continue
-            found = place.lstat()
-            rest = ""
-            if stat.S_ISLNK(found.st_mode):
-                rest = f"-> {os.readlink(place)}"
-            elif stat.S_ISREG(found.st_mode):
-                rest = hashlib.sha256(place.read_bytes()).hexdigest()
-            lines.append(f"{found.st_mode:x} {found.st_uid} {found.st_gid} ./{path} {rest}")
-    return sorted(lines, key=lambda line: line.split(" ", 3)[3])
+from tests.trees import listing
 
 
 @pytest.fixture(scope="session")

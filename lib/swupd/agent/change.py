@@ -49,7 +49,6 @@ class Result:
     plan: Plan
     outcome: Outcome
     fetched: int = 0
-    failed_actions: tuple[str, ...] = ()
 
 
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
@@ -70,7 +69,8 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         session.report.warn(f"The folder {folder} is kept: it holds files that no bundle ships.")
     if not wish.keep_cache:
         session.state.clean()
-    return Result(made, outcome, session.content.received, _act(session, wish, made, steps))
+    _act(session, wish, made, steps)
+    return Result(made, outcome, session.content.received)
 
 
 def _put_in_place(state: State, root: Root, made: Plan, rule: XattrRule, steps: Steps) -> Outcome:
@@ -148,17 +148,15 @@ def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
     return int(total)
 
 
-def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, ...]:
+def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> None:
     settings = session.settings
     if not settings.scripts or (made.empty and not wish.boot_always):
-        return ()
+        return
     steps.begin("run_postupdate_scripts")
     touched = [*(e.name for e in made.write), *made.remove]
     chosen = actions.choose(settings.root, touched, settings.boot_update, wish.boot_always, settings.wait_for_scripts)
-    failed = actions.run(chosen)
-    for sentence in failed:
+    for sentence in actions.run(chosen):
         session.report.warn(sentence)
-    return failed
 
 
 def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> None:
