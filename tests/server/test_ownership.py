@@ -11,7 +11,7 @@ import pytest
 from swupd.errors import InvalidFile
 from swupd.server import cli, closure, ownership
 from swupd.server.closure import Needs
-from swupd.server.ownership import Package
+from swupd.server.ownership import Image, Package
 from swupd.tree import Node, file_node, folder_node
 from tests import builders
 
@@ -87,9 +87,34 @@ def test_links_in_a_circle_end() -> None:
     assert ownership.resolve("/a", circle) in {"/a", "/b"}
 
 
+def image(digests: dict[str, str], links: dict[str, str] | None = None, users: str = "") -> Image:
+    return Image(digests, links or {}, {name: i for i, name in enumerate(users.split())}, {})
+
+
 def test_differences_between_the_two_images_are_told() -> None:
-    found = ownership.differences({"/a": "1", "/b": "2", "/c": "3"}, {"/a": "1", "/b": "x"})
-    assert [(d.path, d.what) for d in found] == [("/b", "different"), ("/c", "missing")]
+    core = image({"/a": "1", "/b": "2", "/c": "3"})
+    found = ownership.differences(core, image({"/a": "1", "/b": "x"}), {}, {"/b": "package p, bundle q"})
+    assert [str(d) for d in found] == [
+        "/b of os-core is different in the image with all bundles (package p, bundle q)",
+        "/c of os-core is missing in the image with all bundles",
+    ]
+
+
+def test_an_alternative_that_a_bundle_takes_over_is_told_with_the_bundle() -> None:
+    core = image({"/usr/bin/vi": "1"}, {"/usr/bin/vi": "busybox"})
+    mega = image({"/usr/bin/vi": "2"}, {"/usr/bin/vi": "vim.basic"})
+    who = ownership.bringers(PACKAGES, {"edit": ["vim"]})
+    (found,) = ownership.differences(core, mega, NODES, who)
+    assert str(found) == (
+        "/usr/bin/vi of os-core is a link to busybox, but to vim.basic with all bundles (package vim, bundle edit)"
+    )
+
+
+def test_users_that_bundles_add_are_named() -> None:
+    core, mega = image({"/etc/passwd": "1"}, users="root"), image({"/etc/passwd": "2"}, users="root http")
+    (found,) = ownership.differences(core, mega, NODES, {})
+    assert "/etc/passwd of os-core lacks the users http" in str(found)
+    assert core.ids == (frozenset({0}), frozenset({0}))
 
 
 IDS = (frozenset({0}), frozenset({0}))

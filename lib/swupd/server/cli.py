@@ -15,8 +15,9 @@ from pathlib import Path
 
 from swupd import __version__, signing, stream
 from swupd.errors import InvalidFile, InvalidOption, SwupdError
-from swupd.server import bundles, console, history, imagecli, keys, rootfs, withdraw
+from swupd.server import bundles, console, history, imagecli, keys, mirror, rootfs, withdraw
 from swupd.server.bundles import BundleSpec
+from swupd.server.history import Trusted
 from swupd.server.publish import Job, publish
 from swupd.server.work import Crew
 
@@ -44,6 +45,7 @@ _PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
     ("--no-xattrs", {"action": "store_true", "help": "for clients that were built without xattrs"}),
     ("--allow-folder-replacement", {"action": "store_true", "help": "allow what old C clients fail at"}),
     ("--quiet", {"action": "store_true", "help": "say nothing but warnings and errors"}),
+    ("--percent", {"action": "store_true", "help": "report progress as lines of the form 'PHASE: N%%', for programs"}),
     ("--json", {"action": "store_true", "help": "print the result as one JSON object"}),
 )
 
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_keygen(commands.add_parser("keygen", help="make keys and certificates"))
     _add_lint(commands.add_parser("lint", help="check a stream"))
     _add_why(commands.add_parser("why", help="explain what an update costs"))
+    _add_fetch(commands.add_parser("fetch", help="copy what publish needs of a stream that is elsewhere"))
     _add_withdraw(commands.add_parser("withdraw", help="take the newest release back before anybody has it"))
     listing = commands.add_parser("list", help="write the hashes of a root file system (for image builds)")
     imagecli.add_list(listing)
@@ -108,6 +111,20 @@ def _add_keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", metavar="N", default="3650", help="how long they are valid (%(default)s)")
     parser.add_argument("--name", metavar="NAME", default="swupd", help="whose they are (%(default)s)")
     parser.set_defaults(run=_keygen)
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", metavar="URL", required=True, help="where the stream is")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to put it")
+    parser.add_argument(
+        "--format", metavar="F", default=str(stream.DEFAULT_FORMAT), help="as for publish (%(default)s)"
+    )
+    parser.add_argument("--delta-from", metavar="V,...", help="as for publish")
+    parser.add_argument("--previous-versions", metavar="K", default="0", help="as for publish (%(default)s)")
+    parser.add_argument("--previous-certificate", metavar="PEM", help="as for publish")
+    parser.add_argument("--jobs", metavar="N", default="8", help="how much is fetched at a time (%(default)s)")
+    parser.add_argument("--percent", action="store_true", help="as for publish")
+    parser.set_defaults(run=_fetch)
 
 
 def _add_withdraw(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +153,7 @@ def _add_why(parser: argparse.ArgumentParser) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    report = _Console(progress=not (arguments.quiet or arguments.json))
+    report = _Console(progress=not (arguments.quiet or arguments.json), percent=arguments.percent)
     began = time.monotonic()
     jobs = _number(arguments.jobs, "--jobs", 1) or len(os.sched_getaffinity(0))
     job = _job(arguments)
@@ -150,6 +167,28 @@ def _publish(arguments: argparse.Namespace) -> int:
         print(console.published_json(result, report.warnings, seconds))
     elif not arguments.quiet:
         _print(console.published(result, seconds))
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    report = _Console(progress=True, percent=arguments.percent)
+    jobs = _number(arguments.jobs, "--jobs", 1) or 1
+    trust = _trust(arguments.previous_certificate)
+    store = mirror.CopyingStore(history.open_store(arguments.url), arguments.output)
+    with ThreadPoolExecutor(jobs) as executor:
+        try:
+            found = mirror.fetch(
+                Trusted(store, None if trust is None else (trust, _now())),
+                _number(arguments.format, "--format", 1) or 0,
+                _number(arguments.previous_versions, "--previous-versions", 0) or 0,
+                _versions(arguments.delta_from),
+                Crew(executor, 2 * jobs),
+                report,
+            )
+        finally:
+            report.close()
+    said = f"Fetched {', '.join(map(str, found))}" if found else "There is no release"
+    _print([f"{said} ({arguments.url})."])
     return 0
 
 
@@ -196,7 +235,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         format=_number(arguments.format, "--format", 1) or 0,
         previous=history.open_store(arguments.previous_url) if arguments.previous_url else None,
         trust=_trust(arguments.previous_certificate),
-        delta_from=tuple(stream.version(v) for v in (arguments.delta_from or "").split(",") if v),
+        delta_from=_versions(arguments.delta_from),
         previous_versions=_number(arguments.previous_versions, "--previous-versions", 0) or 0,
         minversion=_number(arguments.minversion, "--minversion", 1) or 0,
         signer=_signer(arguments.signing_key, arguments.certificate, "--signing-key", "--certificate"),
@@ -242,6 +281,10 @@ def _number(text: str | None, option: str, least: int) -> int | None:
     return int(text)
 
 
+def _versions(text: str | None) -> tuple[int, ...]:
+    return tuple(stream.version(v) for v in (text or "").split(",") if v)
+
+
 def _epoch(text: str | None) -> int | None:
     if text is None or text == "":
         return None
@@ -282,9 +325,11 @@ def _trust(certificate: str | None) -> signing.Trust | None:
 class _Console:
     """Progress on standard error: a bar on a terminal, else a line for each phase. Keeps the warnings."""
 
-    def __init__(self, progress: bool) -> None:
-        self._progress = progress
-        self._bar = progress and sys.stderr.isatty()
+    def __init__(self, progress: bool, percent: bool = False) -> None:
+        self._progress = progress or percent
+        self._percent = percent
+        self._bar = progress and not percent and sys.stderr.isatty()
+        self._said = ""
         self._drawn = 0.0
         self._phase = ""
         self.warnings: list[str] = []
@@ -294,7 +339,12 @@ class _Console:
         if not self._progress:
             return
         now = time.monotonic()
-        if self._bar and (now - self._drawn > 0.1 or done == total or name != self._phase):
+        if self._percent:
+            line = f"{name}: {100 * done // total if total else 0}%"
+            if line != self._said:
+                print(line, file=sys.stderr, flush=True)
+            self._said = line
+        elif self._bar and (now - self._drawn > 0.1 or done == total or name != self._phase):
             share = done / total if total else 0.0
             amount = f"{done} of {total}" if total else str(done)
             sys.stderr.write(f"\r\x1b[K{name:20} [{'#' * int(share * 30):<30}] {amount}")

@@ -34,8 +34,10 @@ class Finding:
 
     def __str__(self) -> str:
         by = f" (it is in {', '.join(self.packages)})" if self.packages else ""
-        words = {"library": "library", "interpreter": "interpreter", "link": "link target", "owner": "owner"}
-        return f"bundle {self.bundle}: {self.path} needs the {words[self.kind]} {self.missing}, which is not in it{by}"
+        if self.kind == "owner":
+            return f"bundle {self.bundle}: {self.path} belongs to {self.missing}, whom os-core does not know{by}"
+        word = "link target" if self.kind == "link" else self.kind
+        return f"bundle {self.bundle}: {self.path} needs the {word} {self.missing}, which is not in it{by}"
 
 
 def check(

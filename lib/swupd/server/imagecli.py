@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
-from swupd import paths, tree
+from swupd import paths
 from swupd.errors import InvalidFile, InvalidOption
 from swupd.server import closure, ownership, rootfs
 from swupd.server.bundles import BundleSpec, closures
-from swupd.server.rootfs import Tree
 from swupd.server.work import Report
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:
     """Options of `list`."""
     parser.add_argument("--rootfs", metavar="DIR", type=Path, required=True, help="root file system")
-    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="where to write {path: digest}")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="where to write the listing")
     parser.add_argument("--no-xattrs", action="store_true", help="as for publish")
 
 
@@ -33,17 +33,12 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def write_list(arguments: argparse.Namespace, report: Report) -> int:
-    """Writes the digest of every path."""
+    """Writes what a root file system has: digests, links, users, groups."""
     from swupd.server import inspection  # noqa: PLC0415  loads the ELF library
 
     source = rootfs.scan(arguments.rootfs, (), not arguments.no_xattrs, report)
-    inspection.write_json(arguments.output, digests(source))
+    inspection.write_json(arguments.output, asdict(inspection.image(source)))
     return 0
-
-
-def digests(source: Tree) -> dict[str, str]:
-    """The digest of each path of a tree."""
-    return {p: tree.digest(n, [rootfs.content(source.root, n)]) for p, n in source.nodes.items()}
 
 
 def write_split(arguments: argparse.Namespace, report: Report) -> int:
@@ -54,7 +49,7 @@ def write_split(arguments: argparse.Namespace, report: Report) -> int:
     core = inspection.listing(_read(arguments.core), str(arguments.core))
     packages = inspection.packages(_read(arguments.packages), str(arguments.packages))
     bundles = {name: tuple(filter(None, text.split(","))) for name, text in map(_pair, arguments.bundle)}
-    shipped = ownership.split(source.nodes, core, packages, bundles)
+    shipped = ownership.split(source.nodes, core.digests, packages, bundles)
     for name, own in shipped.items():
         place = arguments.output / f"{name}.content"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -64,18 +59,17 @@ def write_split(arguments: argparse.Namespace, report: Report) -> int:
         shipped,
         _includes(shipped, arguments.include),
         inspection.needs(source),
-        inspection.ids(source),
+        core.ids,
         _names_by_path(packages),
     )
-    different = ownership.differences(core, digests(source))
+    different = ownership.differences(
+        core, inspection.image(source), source.nodes, ownership.bringers(packages, bundles)
+    )
     inspection.write_json(
         arguments.output / "findings.json",
         {
-            "closure": [{"bundle": f.bundle, "path": f.path, "kind": f.kind, "text": str(f)} for f in lacking],
-            "difference": [
-                {"path": d.path, "text": f"{d.path} of os-core is {d.what} in the image with all bundles"}
-                for d in different
-            ],
+            "closure": [{**asdict(f), "text": str(f)} for f in lacking],
+            "difference": [{"path": d.path, "text": str(d)} for d in different],
         },
     )
     return 0

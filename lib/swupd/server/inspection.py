@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -12,10 +11,11 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
+from swupd import tree
 from swupd.errors import InvalidFile
 from swupd.server import rootfs
 from swupd.server.closure import Needs
-from swupd.server.ownership import Package
+from swupd.server.ownership import Image, Package
 from swupd.server.rootfs import Tree
 
 _MAX_SHEBANG = 256
@@ -57,16 +57,21 @@ def _of_elf(data: bytes) -> Needs:
     return Needs(libraries, loaders[0] if loaders else "")
 
 
-def ids(source: Tree) -> tuple[frozenset[int], frozenset[int]]:
-    """User and group numbers that the tree's passwd and group know; 0 always."""
-    return _numbers(source, "/etc/passwd"), _numbers(source, "/etc/group")
+def image(source: Tree) -> Image:
+    """What the checks compare of a root file system. Raises FolderError."""
+    return Image(
+        digests={p: tree.digest(n, [rootfs.content(source.root, n)]) for p, n in source.nodes.items()},
+        links={p: n.target for p, n in source.nodes.items() if n.kind == "L"},
+        users=_numbers(source, "/etc/passwd"),
+        groups=_numbers(source, "/etc/group"),
+    )
 
 
-def _numbers(source: Tree, path: str) -> frozenset[int]:
+def _numbers(source: Tree, path: str) -> dict[str, int]:
     node = source.nodes.get(path)
     text = rootfs.content(source.root, node).decode("utf-8", "replace") if node is not None else ""
     fields = (line.split(":") for line in text.splitlines())
-    return frozenset({0, *(int(f[2]) for f in fields if len(f) > 2 and f[2].isascii() and f[2].isdigit())})
+    return {f[0]: int(f[2]) for f in fields if len(f) > 2 and f[2].isascii() and f[2].isdigit()}
 
 
 def packages(data: bytes, source: str) -> dict[str, Package]:
@@ -81,13 +86,15 @@ def packages(data: bytes, source: str) -> dict[str, Package]:
         raise InvalidFile(f"{source} is no list of packages: {e}", "Let the image class write it.") from e
 
 
-def listing(data: bytes, source: str) -> dict[str, str]:
-    """Reads what `swupd-server list` wrote: {path: digest}. Raises InvalidFile."""
+def listing(data: bytes, source: str) -> Image:
+    """Reads what `swupd-server list` wrote: an Image's fields. Raises InvalidFile."""
     try:
-        found: Mapping[str, str] = json.loads(data)
-        return {str(path): str(digest) for path, digest in found.items()}
-    except (ValueError, AttributeError) as e:
-        raise InvalidFile(f"{source} is no listing: {e}", "Make it with: swupd-server list") from e
+        found = json.loads(data)
+        digests, links = ({str(k): str(v) for k, v in found[name].items()} for name in ("digests", "links"))
+        users, groups = ({str(k): int(v) for k, v in found[name].items()} for name in ("users", "groups"))
+        return Image(digests, links, users, groups)
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise InvalidFile(f"{source} is no listing: {e!r}", "Make it with: swupd-server list") from e
 
 
 def write_json(place: Path, value: object) -> None:

@@ -31,11 +31,32 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Image:
+    """What a root file system says of itself.
+
+    digests: by path. links: targets by path. users, groups: numbers by name, from its passwd and group.
+    """
+
+    digests: Mapping[str, str]
+    links: Mapping[str, str]
+    users: Mapping[str, int]
+    groups: Mapping[str, int]
+
+    @property
+    def ids(self) -> tuple[frozenset[int], frozenset[int]]:
+        """User and group numbers that it knows; 0 always."""
+        return frozenset({0, *self.users.values()}), frozenset({0, *self.groups.values()})
+
+
+@dataclass(frozen=True)
 class Difference:
     """A path of os-core that is not the same in the image's own root file system and in the mega image."""
 
     path: str
     what: str
+
+    def __str__(self) -> str:
+        return f"{self.path} of os-core {self.what}"
 
 
 def closure(packages: Mapping[str, Package], wanted: Iterable[str], bundle: str) -> frozenset[str]:
@@ -141,8 +162,43 @@ def _followed(
     return next((below[folder] for folder in around if folder in below), frozenset(shipped))
 
 
-def differences(core: Mapping[str, str], mega: Mapping[str, str]) -> tuple[Difference, ...]:
-    """Paths of the image that the mega image lacks or has otherwise; both map paths to digests."""
-    found = [Difference(path, "missing") for path in core.keys() - mega.keys()]
-    found += [Difference(path, "different") for path in core.keys() & mega.keys() if core[path] != mega[path]]
-    return tuple(sorted(found, key=lambda d: d.path))
+def differences(core: Image, mega: Image, nodes: Mapping[str, Node], who: Mapping[str, str]) -> tuple[Difference, ...]:
+    """Paths of the image that the mega image lacks or has otherwise.
+
+    nodes: the mega image by path. who: words for the packages and bundles that bring a path, where some bundle does.
+    """
+    found = []
+    for path in sorted(core.digests, key=paths.encode):
+        if path not in mega.digests:
+            found.append(Difference(path, "is missing in the image with all bundles"))
+        elif core.digests[path] != mega.digests[path]:
+            found.append(Difference(path, _what(path, core, mega, nodes, who)))
+    return tuple(found)
+
+
+def _what(path: str, core: Image, mega: Image, nodes: Mapping[str, Node], who: Mapping[str, str]) -> str:
+    if path in core.links and path in mega.links:
+        by = who.get(resolve(path, nodes), "")
+        return f"is a link to {core.links[path]}, but to {mega.links[path]} with all bundles{f' ({by})' if by else ''}"
+    for place, kind, had, has in (
+        ("/etc/passwd", "users", core.users, mega.users),
+        ("/etc/group", "groups", core.groups, mega.groups),
+    ):
+        added = sorted(has.keys() - had.keys())
+        if path == place and added:
+            return f"lacks the {kind} {', '.join(added)}, which bundles add: add them in the image itself"
+    by = who.get(path, "")
+    return f"is different in the image with all bundles{f' ({by})' if by else ''}"
+
+
+def bringers(packages: Mapping[str, Package], bundles: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """For each path of a package that a bundle has: "package x, bundle y"."""
+    having: defaultdict[str, set[str]] = defaultdict(set)
+    for bundle, wanted in bundles.items():
+        for name in closure(packages, wanted, bundle):
+            having[name].add(bundle)
+    return {
+        path: f"package {name}, bundle {', '.join(sorted(having[name]))}"
+        for name in sorted(having)
+        for path in packages[name].files
+    }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from swupd import signing, stream
 from swupd.errors import InvalidOption
+from swupd.manifest import MOM
 from swupd.server import history, writer
 from swupd.server.history import FolderStore, Trusted
 
@@ -38,8 +39,9 @@ def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
 
 
 def _point_back(www: Path, past: Trusted, stream_format: int, previous: int, signer: signing.Signer | None) -> None:
-    """The releases that `latest` and `latest_version` name are again those before."""
-    before = past.release(previous).mom if previous else None
+    """The releases that `latest` and `latest_version` name are again those before, if they are in this folder."""
+    known = previous and history.manifest_bytes(past.store, previous, MOM) is not None
+    before = past.release(previous).mom if known else None
     same = before is not None and before.format == stream_format
     latest = str(previous).encode() if same else None
     # `latest` goes back first: a device must not be sent to a release that is being taken away.
