@@ -28,6 +28,8 @@ SWUPD_DELTAPACK_VERSIONS ??= ""
 SWUPD_DELTAPACK_VERSIONS[doc] = "Releases to make delta packs from; empty for the last SWUPD_PREVIOUS_VERSIONS"
 SWUPD_PREVIOUS_VERSIONS ??= "1"
 SWUPD_PREVIOUS_VERSIONS[doc] = "From how many of the last releases delta packs are made"
+SWUPD_FETCH_PREVIOUS ??= "1"
+SWUPD_FETCH_PREVIOUS[doc] = "1 fetches earlier releases from SWUPD_CONTENT_URL if the deploy folder has none; 0 starts a new stream"
 SWUPD_FILE_BLACKLIST ??= ""
 SWUPD_FILE_BLACKLIST[doc] = "Old name of SWUPD_NEVER_SHIPPED"
 SWUPD_NEVER_SHIPPED ??= "${SWUPD_FILE_BLACKLIST}"
@@ -130,7 +132,7 @@ python __anonymous() {
     d.appendVar('BBCLASSEXTEND', ''.join(' swupdimage:' + name for name in ['mega'] + images))
     if d.getVar('SWUPD_GENERATE') == '1':
         pn = d.getVar('PN')
-        d.appendVarFlag('do_build', 'depends', ' %s-mega:do_swupd_publish' % pn)
+        d.appendVarFlag('do_build', 'depends', ' %s-mega:do_swupd_ensure' % pn)
         for image in images:
             d.appendVarFlag('do_build', 'depends', ' %s-%s:do_build' % (pn, image))
 }
@@ -170,16 +172,27 @@ do_rootfs[file-checksums] += "${@d.getVar('SWUPD_TRUST_FILE') + ':True' if d.get
 
 # --- os-core: which paths it has
 
-def swupd_run(d, *words):
-    """Runs one of the two tools; what it says goes to the log, and the reason of a failure to the user."""
+def swupd_run(d, *words, hint=''):
+    """Runs one of the two tools: progress goes to BitBake's bar, the rest to the log, the reason of a failure to the user."""
+    import re
     import subprocess
     command = [str(w) for w in words]
     bb.note(' '.join(command))
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    bb.note(done.stdout)
-    if done.returncode:
-        bb.fatal(done.stdout.strip().splitlines()[-1] if done.stdout.strip() else '%s ended with %d' % (command[0], done.returncode))
-    return done.stdout
+    said = []
+    bar = bb.progress.ProgressHandler(d)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace') as process:
+        for line in process.stdout:
+            share = re.fullmatch(r'(.+): (\d+)%\n', line)
+            if share:
+                bar.update(int(share[2]), share[1])
+            else:
+                said.append(line)
+    text = ''.join(said).strip()
+    bb.note(text)
+    if process.returncode:
+        reason = text.splitlines()[-1] if text else '%s ended with %d' % (command[0], process.returncode)
+        bb.fatal(reason + hint)
+    return text
 
 fakeroot python do_swupd_list() {
     swupd_run(d, 'swupd-server', 'list', '--rootfs', d.getVar('IMAGE_ROOTFS'), '--output', d.getVar('SWUPD_WORK') + '/core.json')
@@ -221,19 +234,27 @@ def swupd_package_data(d, name):
     data = oe.packagedata.read_pkgdatafile(place) if os.path.exists(place) else {}
     return {key.split(':')[0]: value for key, value in data.items()}
 
+def swupd_bundle_words(d):
+    """What the tools are told of bundles."""
+    words = []
+    for bundle in ['os-core'] + swupd_words(d, 'SWUPD_BUNDLES'):
+        for other in (d.getVarFlag('BUNDLE_INCLUDES', bundle) or '').split():
+            words += ['--include', '%s=%s' % (bundle, other)]
+    return words
+
+def swupd_history_words(d):
+    """From which releases deltas are made."""
+    versions = swupd_words(d, 'SWUPD_DELTAPACK_VERSIONS')
+    return ['--delta-from', ','.join(versions)] if versions else ['--previous-versions', d.getVar('SWUPD_PREVIOUS_VERSIONS')]
+
 def swupd_publish_words(d):
     """The options of swupd-server publish."""
     work = d.getVar('SWUPD_WORK')
     words = ['--www', d.getVar('DEPLOY_DIR_SWUPD') + '/www', '--version', d.getVar('OS_VERSION'), '--format', d.getVar('SWUPD_FORMAT')]
-    words += ['--rootfs', d.getVar('IMAGE_ROOTFS'), '--jobs', d.getVar('BB_NUMBER_THREADS') or '1', '--quiet']
-    bundles = swupd_words(d, 'SWUPD_BUNDLES') + swupd_words(d, 'SWUPD_EMPTY_BUNDLES')
-    for bundle in ['os-core'] + bundles:
+    words += ['--rootfs', d.getVar('IMAGE_ROOTFS'), '--jobs', d.getVar('BB_NUMBER_THREADS') or '1', '--quiet', '--percent']
+    for bundle in ['os-core'] + swupd_words(d, 'SWUPD_BUNDLES') + swupd_words(d, 'SWUPD_EMPTY_BUNDLES'):
         words += ['--content', '%s=%s/split/%s.content' % (bundle, work, bundle)]
-        for other in (d.getVarFlag('BUNDLE_INCLUDES', bundle) or '').split():
-            words += ['--include', '%s=%s' % (bundle, other)]
-    versions = swupd_words(d, 'SWUPD_DELTAPACK_VERSIONS')
-    words += ['--delta-from', ','.join(versions)] if versions else ['--previous-versions', d.getVar('SWUPD_PREVIOUS_VERSIONS')]
-    words += swupd_key_words(d)
+    words += swupd_bundle_words(d) + swupd_history_words(d) + swupd_key_words(d)
     for option, name in (('--manifest-key', 'SWUPD_MANIFEST_KEY'), ('--manifest-certificate', 'SWUPD_MANIFEST_CERTIFICATE')):
         if d.getVar(name):
             words += [option, d.getVar(name)]
@@ -247,7 +268,7 @@ def swupd_key_words(d):
 def swupd_flags(d):
     """What flags say of the bundles: BitBake's signatures see variables only."""
     names = swupd_words(d, 'SWUPD_BUNDLES')
-    return ' '.join('%s:%s:%s' % (b, d.getVarFlag('BUNDLE_CONTENTS', b), d.getVarFlag('BUNDLE_INCLUDES', b)) for b in names)
+    return ' '.join('%s:%s:%s' % (b, d.getVarFlag('BUNDLE_CONTENTS', b), d.getVarFlag('BUNDLE_INCLUDES', b)) for b in ['os-core'] + names)
 
 def swupd_findings(d, place):
     """Hands what the split found to the QA of the build (ERROR_QA, WARN_QA)."""
@@ -255,43 +276,109 @@ def swupd_findings(d, place):
     import oe.qa
     with open(place) as f:
         found = json.load(f)
-    for kind, name in (('closure', 'swupd-closure'), ('difference', 'swupd-difference')):
-        for finding in found[kind]:
-            oe.qa.handle_error(name, finding['text'], d)
+    for finding in found['closure']:
+        also = '' if finding['packages'] else swupd_having(d, finding['kind'], finding['missing'])
+        oe.qa.handle_error('swupd-closure', finding['text'] + also, d)
+    for finding in found['difference']:
+        oe.qa.handle_error('swupd-difference', finding['text'], d)
     oe.qa.exit_if_errors(d)
+
+def swupd_having(d, kind, missing):
+    """Words for the packages that have what no package of the image has: those that were built, but not installed."""
+    import glob
+    import os
+    folder, pattern = {'library': ('shlibs2', missing + ':'), 'interpreter': ('runtime', '"%s":' % missing)}.get(kind, ('', ''))
+    names = set()
+    for place in glob.glob(os.path.join(d.getVar('PKGDATA_DIR'), folder, '*')) if folder else []:
+        if os.path.isfile(place):
+            with open(place, errors='replace') as f:
+                if pattern in f.read():
+                    names.add(os.path.basename(place).removesuffix('.list'))
+    return ' (install %s)' % ' or '.join(sorted(names)) if names else ''
 
 WARN_QA:append = " swupd-closure swupd-difference"
 
-fakeroot python do_swupd_publish() {
+python swupd_fetch_previous() {
     import os
+    import oe.path
+    place = d.getVar('SWUPD_WORK') + '/previous'
+    oe.path.remove(place)
+    if d.getVar('SWUPD_FETCH_PREVIOUS') != '1' or swupd_earlier(d):
+        return
+    url = d.getVar('SWUPD_CONTENT_URL')
+    hint = ' (SWUPD_CONTENT_URL is %s; if it never had a release, set SWUPD_FETCH_PREVIOUS = "0")' % url
+    if bb.utils.to_boolean(d.getVar('BB_NO_NETWORK')) and not url.startswith('file:'):
+        bb.fatal('%s/www has no earlier release, and BB_NO_NETWORK forbids to fetch one%s' % (d.getVar('DEPLOY_DIR_SWUPD'), hint))
+    trust = ['--previous-certificate', d.getVar('SWUPD_TRUST_FILE')] if d.getVar('SWUPD_TRUST_FILE') else []
+    words = ['--url', url, '--output', place, '--format', d.getVar('SWUPD_FORMAT'), '--percent'] + swupd_history_words(d) + trust
+    bb.plain(swupd_run(d, 'swupd-server', 'fetch', *words, hint=hint))
+    bb.utils.mkdirhier(place)
+}
+swupd_fetch_previous[doc] = "Copies earlier releases from SWUPD_CONTENT_URL, if the deploy folder has none"
+
+def swupd_earlier(d):
+    """Whether the deploy folder has a release before this one."""
+    import glob
+    import os
+    found = glob.glob(d.getVar('DEPLOY_DIR_SWUPD') + '/www/*/Manifest.MoM')
+    versions = [os.path.basename(os.path.dirname(place)) for place in found]
+    return any(v.isdigit() and int(v) < int(d.getVar('OS_VERSION')) for v in versions)
+
+def swupd_previous_words(d):
+    """Where publish finds the releases before: in the deploy folder, or in what was fetched."""
+    import os
+    place = d.getVar('SWUPD_WORK') + '/previous'
+    if swupd_earlier(d) or d.getVar('SWUPD_FETCH_PREVIOUS') != '1':
+        return []
+    if not os.path.isdir(place):
+        bb.fatal('%s/www had earlier releases when this build began, but has none now: put them back, or fetch them with: '
+                 'bitbake -C fetch %s' % (d.getVar('DEPLOY_DIR_SWUPD'), d.getVar('PN')))
+    return ['--previous-url', 'file://' + place]
+
+def swupd_publish(d):
+    """Splits the image into bundles and publishes them, in place of what an earlier run of this very version published."""
     work = d.getVar('SWUPD_WORK')
     www = d.getVar('DEPLOY_DIR_SWUPD') + '/www'
-    words = []
+    words = swupd_bundle_words(d)
     for bundle in swupd_words(d, 'SWUPD_BUNDLES'):
         words += ['--bundle', '%s=%s' % (bundle, ','.join((d.getVarFlag('BUNDLE_CONTENTS', bundle) or '').split()))]
-        for other in (d.getVarFlag('BUNDLE_INCLUDES', bundle) or '').split():
-            words += ['--include', '%s=%s' % (bundle, other)]
     for bundle in swupd_words(d, 'SWUPD_EMPTY_BUNDLES'):
         words += ['--bundle', bundle + '=']
     swupd_run(d, 'swupd-server', 'split', '--rootfs', d.getVar('IMAGE_ROOTFS'), '--core', work + '/core.json', '--packages', work + '/packages.json', '--output', work + '/split', *words)
     swupd_findings(d, work + '/split/findings.json')
-    never = swupd_words(d, 'SWUPD_NEVER_SHIPPED')
     extra = []
-    if never:
+    if swupd_words(d, 'SWUPD_NEVER_SHIPPED'):
         with open(work + '/never-shipped', 'w') as f:
-            f.write('\n'.join(never) + '\n')
+            f.write('\n'.join(swupd_words(d, 'SWUPD_NEVER_SHIPPED')) + '\n')
         extra = ['--exclude', work + '/never-shipped']
-    # The same version again: nobody can have it yet, since it is this build's own.
+    # Nobody can have this version yet, since it is this build's own.
     swupd_run(d, 'swupd-server', 'withdraw', '--www', www, '--version', d.getVar('OS_VERSION'), *swupd_key_words(d))
-    if not os.path.isdir(www + '/version') and d.getVar('SWUPD_FETCH_PREVIOUS') == '1':
-        extra += ['--previous-url', d.getVar('SWUPD_CONTENT_URL')]
-    bb.plain(swupd_run(d, 'swupd-server', 'publish', *swupd_publish_words(d), *extra).strip() or 'Published version %s to %s' % (d.getVar('OS_VERSION'), www))
+    said = swupd_run(d, 'swupd-server', 'publish', *swupd_publish_words(d), *swupd_previous_words(d), *extra)
+    bb.plain('\n'.join(['Published version %s to %s' % (d.getVar('OS_VERSION'), www)] + said.splitlines()))
+
+fakeroot python do_swupd_publish() {
+    swupd_publish(d)
 }
 do_swupd_publish[doc] = "Splits the image into bundles and publishes them as the next release"
 do_swupd_publish[depends] += "${SWUPD_IMAGE}:do_swupd_list swupd-server-native:do_populate_sysroot virtual/fakeroot-native:do_populate_sysroot"
 do_swupd_publish[dirs] = "${SWUPD_WORK} ${DEPLOY_DIR_SWUPD}"
 do_swupd_publish[file-checksums] += "${@' '.join(d.getVar(v) + ':True' for v in ('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE', 'SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE') if d.getVar(v))}"
 do_swupd_publish[vardepvalue] = "${@swupd_flags(d)}"
+# Read through swupd_words, where BitBake does not see them.
+do_swupd_publish[vardeps] += "SWUPD_BUNDLES SWUPD_EMPTY_BUNDLES SWUPD_DELTAPACK_VERSIONS SWUPD_NEVER_SHIPPED SWUPD_SERVER_ARGS"
 do_swupd_publish[lockfiles] = "${DEPLOY_DIR_SWUPD}/lock"
-SWUPD_FETCH_PREVIOUS ??= "0"
-SWUPD_FETCH_PREVIOUS[doc] = "1 reads earlier releases from SWUPD_CONTENT_URL where the deploy folder has none; needs network in tasks"
+
+# A deploy folder is not an input that BitBake watches: whoever removed it gets the release back with the next build.
+fakeroot python do_swupd_ensure() {
+    import os
+    www = d.getVar('DEPLOY_DIR_SWUPD') + '/www'
+    if os.path.isfile('%s/%s/Manifest.MoM' % (www, d.getVar('OS_VERSION'))):
+        return
+    if not os.path.isdir(d.getVar('IMAGE_ROOTFS')):
+        bb.fatal('Version %s is gone from %s: publish it again with: bitbake -C rootfs %s' % (d.getVar('OS_VERSION'), www, d.getVar('PN')))
+    swupd_publish(d)
+}
+do_swupd_ensure[doc] = "Publishes the release again if it was removed from the deploy folder"
+do_swupd_ensure[nostamp] = "1"
+do_swupd_ensure[dirs] = "${SWUPD_WORK} ${DEPLOY_DIR_SWUPD}"
+do_swupd_ensure[lockfiles] = "${DEPLOY_DIR_SWUPD}/lock"

@@ -17,10 +17,18 @@ python swupdimage_handler() {
         for bundle in (d.getVar('SWUPD_BUNDLES') or '').split():
             d.appendVar('IMAGE_INSTALL', ' ' + (d.getVarFlag('BUNDLE_CONTENTS', bundle) or ''))
             d.appendVar('IMAGE_FEATURES', ' ' + (d.getVarFlag('BUNDLE_FEATURES', bundle) or ''))
-        bb.build.addtask('do_swupd_publish', 'do_build', 'do_image', d)
+        # The one task of a build that may use the network.
+        d.delVarFlag('do_fetch', 'noexec')
+        d.setVar('do_fetch', '    bb.build.exec_func("swupd_fetch_previous", d)\n')
+        d.appendVarFlag('do_fetch', 'vardeps', ' SWUPD_DELTAPACK_VERSIONS')
+        d.appendVarFlag('do_fetch', 'depends', ' swupd-server-native:do_populate_sysroot')
+        bb.build.addtask('do_swupd_publish', 'do_swupd_ensure', 'do_image do_fetch', d)
+        bb.build.addtask('do_swupd_ensure', 'do_build', 'do_swupd_publish', d)
         return
     d.setVarFlag('do_rootfs', 'depends', '%s-mega:do_swupd_publish swupd-server-native:do_populate_sysroot virtual/fakeroot-native:do_populate_sysroot' % image)
     d.setVar('do_rootfs', '    bb.build.exec_func("swupd_install", d)\n')
+    # Signatures see variables only, no flags.
+    d.setVarFlag('do_rootfs', 'vardepvalue', d.getVarFlag('SWUPD_IMAGES', variant) or '')
 }
 addhandler swupdimage_handler
 swupdimage_handler[eventmask] = "bb.event.RecipePreFinalise"

@@ -22,7 +22,7 @@ http {{
     access_log {run}/access.log;
     client_body_temp_path {run}/body; proxy_temp_path {run}/proxy; fastcgi_temp_path {run}/fastcgi;
     uwsgi_temp_path {run}/uwsgi; scgi_temp_path {run}/scgi;
-    server {{ listen 127.0.0.1:{port}; root {www}; }}
+    server {{ listen 127.0.0.1:{port}; root {www}; location /status/500 {{ return 500; }} }}
 }}
 """
 

@@ -1,11 +1,12 @@
 """Parses the layer and runs its tasks with nothing but BitBake's library: bitbake.py BUILDDIR [RECIPE TASK]...
 
-Prints one JSON object: recipes, those that were skipped, and the tasks that ran in order. No server and no worker:
-each task runs in a forked child, after the tasks that it needs.
+Prints one JSON object: recipes, those that were skipped, the hash of each task, and the tasks that ran in order.
+No server and no worker: each task runs in a forked child, after the tasks that it needs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import logging
@@ -30,6 +31,8 @@ import bb.parse  # noqa: E402
 import bb.siggen  # noqa: E402
 import bb.utils  # noqa: E402
 
+_PARSED = ("test-image", "swupd-server-native")
+
 
 class Build:
     """A build folder, its configuration and its recipes parsed."""
@@ -47,7 +50,7 @@ class Build:
         self.order: list[str] = []
         for pattern in (data.getVar("BBFILES") or "").split():
             for file in sorted(glob.glob(pattern)):
-                if "test-image" in file:
+                if os.path.basename(file).startswith(_PARSED):
                     self._parse(file)
 
     def _parse(self, file: str) -> None:
@@ -66,15 +69,46 @@ class Build:
             if other in self.recipes:
                 yield other, needed
 
+    def hashes(self) -> dict[str, str]:
+        """The hash of each task, by recipe:task, as BitBake compares it with that of the last run."""
+        names = ("basetaskhash", "pkg_fn", "file_checksums", "task_deps", "stamp")
+        cache = types.SimpleNamespace(**{name: {} for name in names})
+        for recipe, (file, data) in self.recipes.items():
+            tasks = data.getVar("__BBTASKS", False)
+            cache.basetaskhash |= {f"{file}:{t}": h for t, h in data.getVar("__siggen_basehashes").items()}
+            cache.pkg_fn[file] = recipe
+            flags = {t: data.getVarFlag(t, "file-checksums") for t in tasks}
+            cache.file_checksums[file] = {t: " ".join(flag.split()) for t, flag in flags.items() if flag}
+            cache.task_deps[file] = data.getVar("_task_deps", False)
+            cache.stamp[file] = data.getVar("STAMP")
+        found: dict[str, str] = {}
+        for recipe, (_, data) in self.recipes.items():
+            for task in data.getVar("__BBTASKS", False):
+                self._hash(recipe, task, {"": cache}, found)
+        return {name: value for name, value in found.items() if not self._idle(*name.split(":"))}
+
+    def _idle(self, recipe: str, task: str) -> bool:
+        return bool(bb.utils.to_boolean(self.recipes[recipe][1].getVarFlag(task, "noexec")))
+
+    def _hash(self, recipe: str, task: str, caches: dict[str, Any], found: dict[str, str]) -> str:
+        tid = f"{self.recipes[recipe][0]}:{task}"
+        if f"{recipe}:{task}" not in found:
+            needs = set(self._needs(recipe, task))
+            tids = [self._hash(other, needed, caches, found) for other, needed in needs]
+            bb.parse.siggen.prep_taskhash(tid, tids, caches)
+            found[f"{recipe}:{task}"] = bb.parse.siggen.get_taskhash(tid, tids, caches)
+        return tid
+
     def run(self, recipe: str, task: str) -> None:
-        """Runs a task after everything that it needs, each once."""
+        """Runs a task after everything that it needs, each once; "!do_x" runs just that, as if the rest had stamps."""
         if f"{recipe}:{task}" in self.order:
             return
-        for other, needed in self._needs(recipe, task):
+        for other, needed in self._needs(recipe, task) if not task.startswith("!") else ():
             self.run(other, needed)
+        task = task.removeprefix("!")
         file, data = self.recipes[recipe]
         self.order.append(f"{recipe}:{task}")
-        if not bb.utils.to_boolean(data.getVarFlag(task, "noexec")):
+        if not self._idle(recipe, task):
             _in_child(file, task, data)
 
 
@@ -100,6 +134,8 @@ def _in_child(file: str, task: str, data: Any) -> None:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     if status:
+        with contextlib.suppress(OSError), open(f"{data.getVar('T')}/log.{task}") as log:
+            sys.stderr.write(log.read())
         raise SystemExit(1)
 
 
@@ -110,7 +146,8 @@ def main() -> None:
     build = Build(folder)
     for recipe, task in zip(words[::2], words[1::2], strict=True):
         build.run(recipe, task)
-    print(json.dumps({"recipes": sorted(build.recipes), "skipped": build.skipped, "order": build.order}))
+    found = {"recipes": sorted(build.recipes), "skipped": build.skipped, "order": build.order}
+    print(json.dumps(found | {"hashes": build.hashes() if not words else {}}))
 
 
 if __name__ == "__main__":

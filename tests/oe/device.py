@@ -85,6 +85,7 @@ class Rig:
             "OS_VERSION": str(version),
             "SWUPD_VERSION_URL": url,
             "SWUPD_CONTENT_URL": url,
+            "SWUPD_FETCH_PREVIOUS": "0",
             "SWUPD_SIGNING_KEY": str(self.work / "keys/release.key"),
             "SWUPD_SIGNING_CERTIFICATE": str(self.work / "keys/release.pem"),
             "DEBIAN_DEBS": str(self.rig / "debs"),

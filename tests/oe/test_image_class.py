@@ -14,7 +14,7 @@ import pytest
 
 from swupd.agent import cli
 from swupd.server import keys
-from tests import builders
+from tests import builders, servers
 
 pytest.importorskip("bb", reason="BitBake's library (bitbake-setup) is not installed")
 
@@ -42,7 +42,7 @@ def build(tmp_path: Path) -> Path:
     # Its layer.conf has another name at rest, so that nobody who looks for layers takes it for one.
     stub = shutil.copytree(HERE / "stub", tmp_path / "stub")
     (stub / "conf/layer.conf.in").rename(stub / "conf/layer.conf")
-    (folder / "conf/bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{stub} {LAYER}"\n')
+    use_layer(folder, LAYER)
     for name, (files, needs) in PACKAGES.items():
         builders.make_tree(folder / "packages" / name, files)
         data = folder / "pkgdata/runtime-reverse" / name
@@ -53,9 +53,14 @@ def build(tmp_path: Path) -> Path:
     return folder
 
 
+def use_layer(folder: Path, layer: Path) -> None:
+    layers = f"{folder.parent}/stub {layer}"
+    (folder / "conf/bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{layers}"\n')
+
+
 def configure(folder: Path, **settings: str) -> None:
     values = {"OS_VERSION": "10", "SWUPD_VERSION_URL": "http://127.0.0.1", "SWUPD_CONTENT_URL": "http://127.0.0.1"}
-    values |= settings
+    values |= {"SWUPD_FETCH_PREVIOUS": "0"} | settings
     lines = [
         f'{name.replace("__", "[", 1)}{"]" if "__" in name else ""} = "{value}"\n' for name, value in values.items()
     ]
@@ -82,7 +87,8 @@ def bitbake(build: Path) -> Bitbake:
 def test_each_image_has_its_variants(bitbake: Bitbake) -> None:
     done = bitbake()
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["recipes"] == ["test-image", "test-image-full", "test-image-mega"]
+    images = ["test-image", "test-image-full", "test-image-mega"]
+    assert [name for name in json.loads(done.stdout)["recipes"] if "image" in name] == images
 
 
 def test_a_recipe_without_settings_is_skipped_and_no_error(bitbake: Bitbake, build: Path) -> None:
@@ -189,3 +195,240 @@ def test_a_package_without_data_has_no_files(bitbake: Bitbake, build: Path) -> N
     assert bitbake("test-image-mega", "do_swupd_publish").returncode == 0
     www = build / "tmp/deploy/swupd/qemux86-64/test-image/www"
     assert "/usr/bin/tool\n" in (www / "10/Manifest.os-core").read_text()
+
+
+WWW = "tmp/deploy/swupd/qemux86-64/test-image/www"
+
+
+def hashes(bitbake: Bitbake) -> dict[str, str]:
+    done = bitbake()
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)["hashes"]
+    return found
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Which tasks would run again; those that always run aside."""
+    always = ":do_swupd_ensure", ":do_build"
+    return {task for task in before.keys() | after.keys() if before.get(task) != after.get(task)} - {
+        f"{image}{task}" for image in ("test-image", "test-image-mega", "test-image-full") for task in always
+    }
+
+
+AFTER_PUBLISH = {
+    "test-image-mega:do_swupd_publish",
+    *(f"test-image-full:{task}" for task in ("do_rootfs", "do_image")),
+}
+MEGA = {f"test-image-mega:{task}" for task in ("do_rootfs", "do_image")}
+
+
+@pytest.fixture
+def layer(build: Path, tmp_path: Path) -> Path:
+    """A copy of the layer in which files may be changed."""
+    copy = tmp_path / "layer"
+    for name in ("classes", "conf", "recipes-core", "lib/swupd"):
+        shutil.copytree(LAYER / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(LAYER / "LICENSE", copy)
+    use_layer(build, copy)
+    return copy
+
+
+def test_nothing_runs_again_when_nothing_changed(bitbake: Bitbake) -> None:
+    assert changed(hashes(bitbake), hashes(bitbake)) == set()
+
+
+def test_a_changed_key_publishes_again_and_runs_nothing_else(bitbake: Bitbake, build: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("key", "pem", "root")}
+    for file in files.values():
+        file.write_text("1")
+    variables = ("SWUPD_SIGNING_KEY", "SWUPD_SIGNING_CERTIFICATE", "SWUPD_TRUST_FILE")
+    configure(build, **dict(zip(variables, map(str, files.values()), strict=True)))
+    before = hashes(bitbake)
+    files["key"].write_text("2")
+    assert changed(before, hashes(bitbake)) == AFTER_PUBLISH
+    before = hashes(bitbake)
+    files["root"].write_text("2")
+    again = changed(before, hashes(bitbake))
+    assert {"test-image:do_rootfs", "test-image-mega:do_rootfs"} <= again
+
+
+def test_a_changed_library_file_publishes_again_but_installs_no_packages_again(bitbake: Bitbake, layer: Path) -> None:
+    before = hashes(bitbake)
+    with (layer / "lib/swupd/server/packs.py").open("a") as file:
+        file.write("# changed\n")
+    again = changed(before, hashes(bitbake))
+    assert {"test-image:do_swupd_list", *AFTER_PUBLISH} <= again
+    assert "test-image:do_rootfs" not in again and "test-image-mega:do_rootfs" not in again
+    (layer / "lib/swupd/__pycache__").mkdir()
+    (layer / "lib/swupd/__pycache__/x.pyc").write_text("x")
+    assert changed(before, hashes(bitbake)) == again
+
+
+@pytest.mark.parametrize(
+    ("settings", "again"),
+    [
+        ({"BUNDLE_INCLUDES__tools": "edit"}, AFTER_PUBLISH),
+        ({"SWUPD_PREVIOUS_VERSIONS": "3"}, AFTER_PUBLISH | {"test-image-mega:do_fetch"}),
+        ({"SWUPD_DELTAPACK_VERSIONS": "1 2"}, AFTER_PUBLISH | {"test-image-mega:do_fetch"}),
+        ({"SWUPD_SERVER_ARGS": "--no-xattrs"}, AFTER_PUBLISH),
+        ({"SWUPD_IMAGES__full": "tools"}, AFTER_PUBLISH - {"test-image-mega:do_swupd_publish"}),
+        ({"BUNDLE_CONTENTS__tools": "tool"}, AFTER_PUBLISH | MEGA),
+        ({"BUNDLE_FEATURES__tools": "x"}, AFTER_PUBLISH | MEGA),
+        ({"SWUPD_EMPTY_BUNDLES": "later much-later"}, AFTER_PUBLISH),
+        ({"DEPLOY_DIR_SWUPD": "/elsewhere"}, AFTER_PUBLISH | {"test-image-mega:do_fetch"}),
+        ({"SWUPD_NEVER_SHIPPED": "/usr/x"}, AFTER_PUBLISH),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_a_setting_runs_what_it_concerns(
+    bitbake: Bitbake, build: Path, settings: dict[str, str], again: set[str]
+) -> None:
+    before = hashes(bitbake)
+    configure(build, **settings)
+    assert changed(before, hashes(bitbake)) == again
+
+
+def test_without_generating_nothing_is_published(bitbake: Bitbake, build: Path) -> None:
+    configure(build, SWUPD_GENERATE="0")
+    assert bitbake("test-image", "do_build").returncode == 0
+    assert not (build / WWW).exists()
+    assert (build / "tmp/work/test-image/1.0/rootfs/usr/bin/sh").is_file()
+
+
+def test_progress_goes_to_the_bars_of_the_build(bitbake: Bitbake, build: Path) -> None:
+    assert bitbake("test-image-mega", "do_swupd_publish").returncode == 0
+    lines = (build / "progress").read_text().splitlines()
+    assert "test-image-mega 100 packs" in lines and "test-image-mega 100 hash and compress" in lines
+    log = build / "tmp/work/test-image-mega/1.0/temp/log.do_swupd_publish"
+    assert "%" not in log.read_text()
+
+
+def test_a_removed_deploy_folder_comes_back(bitbake: Bitbake, build: Path) -> None:
+    assert bitbake("test-image", "do_build").returncode == 0
+    shutil.rmtree(build / "tmp/deploy")
+    assert bitbake("test-image-mega", "!do_swupd_ensure").returncode == 0
+    assert (build / WWW / "version/format30/latest").read_text().strip() == "10"
+    shutil.rmtree(build / "tmp/deploy")
+    shutil.rmtree(build / "tmp/work/test-image-mega/1.0/rootfs")
+    done = bitbake("test-image-mega", "!do_swupd_ensure")
+    assert done.returncode != 0 and "publish it again with: bitbake -C rootfs test-image-mega" in done.stderr
+
+
+def publish(bitbake: Bitbake, build: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    configure(build, **settings)
+    return bitbake("test-image-mega", "do_swupd_publish")
+
+
+def test_earlier_releases_come_from_the_url_where_the_folder_has_none(
+    bitbake: Bitbake, build: Path, tmp_path: Path
+) -> None:
+    assert publish(bitbake, build).returncode == 0
+    (build / WWW).rename(tmp_path / "published")
+    (build / "packages/tool/usr/bin/tool").write_text("tool 2")
+    with servers.nginx(tmp_path / "published") as url:
+        settings = {"OS_VERSION": "20", "SWUPD_CONTENT_URL": url, "SWUPD_FETCH_PREVIOUS": "1"}
+        done = publish(bitbake, build, **settings)
+        assert done.returncode == 0, done.stderr
+    assert (build / WWW / "20/pack-tools-from-10.tar").is_file()
+    assert "previous:\t10\n" in (build / WWW / "20/Manifest.MoM").read_text()
+    # The same version again, when the network is gone.
+    assert publish(bitbake, build, **settings | {"SWUPD_CONTENT_URL": f"file://{tmp_path}/published"}).returncode == 0
+    assert (build / WWW / "20/pack-tools-from-10.tar").is_file()
+
+
+def test_a_stream_that_was_never_published_is_begun(bitbake: Bitbake, build: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with servers.nginx(tmp_path / "empty") as url:
+        assert publish(bitbake, build, SWUPD_CONTENT_URL=url, SWUPD_FETCH_PREVIOUS="1").returncode == 0
+    assert (build / WWW / "10/Manifest.MoM").is_file()
+
+
+@pytest.mark.parametrize("answer", ["500", "html", "nobody", "no network"])
+def test_a_url_that_cannot_say_what_was_published_stops_the_build(
+    bitbake: Bitbake, build: Path, tmp_path: Path, answer: str
+) -> None:
+    latest = tmp_path / "www/version/format30/latest"
+    latest.parent.mkdir(parents=True)
+    latest.write_text("<html>Sign in</html>")
+    settings = {"SWUPD_FETCH_PREVIOUS": "1", "BB_NO_NETWORK": "1" if answer == "no network" else "0"}
+    with servers.nginx(tmp_path / "www") as url:
+        settings["SWUPD_CONTENT_URL"] = {"nobody": "http://127.0.0.1:9", "500": f"{url}/status/500"}.get(answer, url)
+        done = publish(bitbake, build, **settings)
+    assert done.returncode != 0
+    said = {"500": "answers 500", "html": "does not hold a version", "nobody": "cannot read http://127.0.0.1:9"}
+    assert said.get(answer, "BB_NO_NETWORK forbids") in done.stderr
+    assert 'if it never had a release, set SWUPD_FETCH_PREVIOUS = "0"' in done.stderr
+    assert not (build / WWW).exists()
+
+
+def test_a_half_deleted_deploy_folder_is_not_built_upon(bitbake: Bitbake, build: Path) -> None:
+    assert publish(bitbake, build).returncode == 0
+    (build / WWW / "10/Manifest.os-core").unlink()
+    (build / WWW / "10/Manifest.os-core.tar").unlink()
+    left = sorted((build / WWW).rglob("*"))
+    done = publish(bitbake, build, OS_VERSION="20")
+    assert done.returncode != 0
+    assert "the stream has no 10/Manifest.os-core" in done.stderr and "Restore it in the stream" in done.stderr
+    assert sorted((build / WWW).rglob("*")) == left
+
+
+def test_releases_that_vanish_while_building_are_missed(bitbake: Bitbake, build: Path, tmp_path: Path) -> None:
+    assert publish(bitbake, build).returncode == 0
+    configure(build, OS_VERSION="20", SWUPD_FETCH_PREVIOUS="1")
+    words = ["test-image", "do_swupd_list", "test-image-mega", "do_image", "test-image-mega", "do_fetch"]
+    assert bitbake(*words).returncode == 0
+    (build / WWW).rename(tmp_path / "away")
+    done = bitbake("test-image-mega", "!do_swupd_publish")
+    assert done.returncode != 0 and "had earlier releases when this build began, but has none now" in done.stderr
+    (tmp_path / "away").rename(build / WWW)
+    assert bitbake("test-image-mega", "!do_swupd_publish").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"OS_VERSION": "5"}, "version 5 is not greater than the last one, 10"),
+        ({"BUNDLE_CONTENTS__tools": "tool nonsense"}, "nonsense"),
+        ({"OS_VERSION": "20", "SWUPD_FORMAT": "29"}, "the stream is at format 30 already"),
+    ],
+    ids=str,
+)
+def test_a_refused_release_leaves_the_published_as_it_was(
+    bitbake: Bitbake, build: Path, settings: dict[str, str], said: str
+) -> None:
+    assert publish(bitbake, build).returncode == 0
+    (build / "packages/nonsense").mkdir()
+    before = {p: p.read_bytes() for p in (build / WWW).rglob("*") if p.is_file()}
+    (build / "packages/nonsense").rmdir()
+    done = publish(bitbake, build, **settings)
+    assert done.returncode != 0 and said in done.stderr
+    assert {p: p.read_bytes() for p in (build / WWW).rglob("*") if p.is_file()} == before
+
+
+def test_a_key_that_cannot_be_read_is_named(bitbake: Bitbake, build: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("nonsense")
+    key = str(tmp_path / "key")
+    done = publish(bitbake, build, SWUPD_SIGNING_KEY=key, SWUPD_SIGNING_CERTIFICATE=key, SWUPD_TRUST_FILE=key)
+    assert done.returncode != 0 and "certificate file is not PEM" in done.stderr
+    assert not (build / WWW / "10").exists()
+
+
+def test_a_format_bump_publishes_an_interim_release(bitbake: Bitbake, build: Path) -> None:
+    assert publish(bitbake, build).returncode == 0
+    assert publish(bitbake, build, OS_VERSION="20", SWUPD_FORMAT="31").returncode == 0
+    assert (build / WWW / "version/format30/latest").read_text().strip() == "19"
+    assert (build / WWW / "version/format31/latest").read_text().strip() == "20"
+
+
+def test_what_a_bundle_lacks_is_told_with_the_package_that_was_built_but_not_installed(
+    bitbake: Bitbake, build: Path
+) -> None:
+    script = build / "packages/tool/usr/bin/tool"
+    script.write_text("#!/usr/bin/perl\n")
+    script.chmod(0o755)
+    data = build / "pkgdata/runtime/perl"
+    data.parent.mkdir()
+    data.write_text('PN: perl\nFILES_INFO:perl: {"/usr/bin/perl": 1}\n')
+    assert publish(bitbake, build).returncode == 0
+    log = build / "tmp/work/test-image-mega/1.0/temp/log.do_swupd_publish"
+    assert "needs the interpreter /usr/bin/perl, which is not in it (install perl)" in log.read_text()

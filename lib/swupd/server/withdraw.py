@@ -24,7 +24,7 @@ def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
         return False
     with writer.locked(www):
         past = Trusted(FolderStore(www))
-        mom = past.release(version).mom
+        mom = past.mom(version)
         newest = history.head(past.store, mom.format).newest
         if newest is not None and newest[0] == mom.format:
             if newest[1] > version:
@@ -41,7 +41,7 @@ def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
 def _point_back(www: Path, past: Trusted, stream_format: int, previous: int, signer: signing.Signer | None) -> None:
     """The releases that `latest` and `latest_version` name are again those before, if they are in this folder."""
     known = previous and history.manifest_bytes(past.store, previous, MOM) is not None
-    before = past.release(previous).mom if known else None
+    before = past.mom(previous) if known else None
     same = before is not None and before.format == stream_format
     latest = str(previous).encode() if same else None
     # `latest` goes back first: a device must not be sent to a release that is being taken away.

@@ -17,6 +17,7 @@ fakeroot python do_rootfs() {
         for function in (d.getVar(name) or '').split():
             bb.build.exec_func(function.rstrip(';'), d)
 }
+do_rootfs[vardeps] += "IMAGE_FEATURES"
 do_rootfs[cleandirs] += "${IMAGE_ROOTFS}"
 addtask rootfs
 fakeroot python do_image() {
@@ -25,3 +26,8 @@ fakeroot python do_image() {
 addtask image after do_rootfs
 do_image_complete[noexec] = "1"
 addtask image_complete after do_image before do_build
+
+do_fetch[noexec] = "1"
+do_unpack[noexec] = "1"
+do_install[noexec] = "1"
+deltask do_populate_sysroot
