@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import hashlib
 import io
 import lzma
 import random
@@ -281,7 +282,26 @@ def test_a_pack_holds_its_two_folders_and_then_its_members_in_order() -> None:
     members = [(f"staged/{i}", file(c), lambda c=c: c) for i, c in enumerate(contents)]
     groups = list(archive.grouped(members))
     assert [len(g.members) for g in groups] == [2, 2, 1]
-    pack = archive.pack_head() + b"".join(g.compressed() for g in groups) + archive.pack_end()
+    parts = [archive.pack_head(), *(archive.compress(g.tar()) for g in groups), archive.pack_end()]
+    pack = b"".join(parts)
     found = read(pack, 2**26)
     assert [(n.rstrip("/"), node.permissions) for n, node, _ in found[:2]] == [("delta", 0o700), ("staged", 0o700)]
     assert [(n, data) for n, _, data in found[2:]] == [(f"staged/{i}", c) for i, c in enumerate(contents)]
+    streams = list(archive.streams(io.BytesIO(pack)))
+    assert [pack[start : start + size] for start, size, _ in streams] == parts
+    assert streams[1][2] == hashlib.sha256(groups[0].tar()).digest()
+
+
+def test_streams_end_where_something_else_begins() -> None:
+    one = archive.compress(b"one")
+    for rest in (b"", b"nonsense", one[:-1], b"\0\0\0\0"):
+        assert [part[:2] for part in archive.streams(io.BytesIO(one + rest))] == [(0, len(one))]
+
+
+def test_a_changed_member_changes_few_groups() -> None:
+    names = [hashlib.sha256(i.to_bytes(4)).hexdigest() for i in range(256 * 30)]
+    members = [(f"staged/{n}", file(b"x" * 4000), lambda: b"x" * 4000) for n in names]
+    before = {tuple(m[0] for m in g.members) for g in archive.grouped(members)}
+    del members[2000]
+    after = {tuple(m[0] for m in g.members) for g in archive.grouped(members)}
+    assert len(before) > 6 and len(after - before) <= 2

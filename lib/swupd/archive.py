@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import bz2
+import hashlib
 import importlib
 import io
 import lzma
@@ -29,6 +30,8 @@ from swupd.tree import Node
 SOLID_LIMIT = 128 * 1024
 """Contents of at least so many bytes are compressed on their own."""
 GROUP_LIMIT = 8 * MIB
+_GROUP_LEAST = 2 * MIB
+_CHUNK = 1 << 20
 """Smaller ones share a .xz stream of up to so many bytes."""
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -151,28 +154,58 @@ class Group:
 
     members: tuple[tuple[str, Node, Callable[[], bytes]], ...]
 
-    def compressed(self) -> bytes:
-        """The group as one .xz stream."""
-        return compress(
-            b"".join(
-                header(name, node) + (_padded(content()) if node.kind == "F" else b"")
-                for name, node, content in self.members
-            )
+    def tar(self) -> bytes:
+        """The group's part of the pack's tar."""
+        return b"".join(
+            header(name, node) + (_padded(content()) if node.kind == "F" else b"")
+            for name, node, content in self.members
         )
 
 
 def grouped(members: Iterable[tuple[str, Node, Callable[[], bytes]]]) -> Iterator[Group]:
-    """Splits pack members, in order, into groups of at most GROUP_LIMIT bytes of content."""
+    """Splits pack members, in order, into groups of at most GROUP_LIMIT bytes of content.
+
+    Where a group ends depends on names in it, so that a changed member changes its own group and hardly any other.
+    """
     batch: list[tuple[str, Node, Callable[[], bytes]]] = []
     size = 0
     for member in members:
-        if batch and size + member[1].size > GROUP_LIMIT:
+        if batch and (size + member[1].size > GROUP_LIMIT or (size >= _GROUP_LEAST and _ends_group(member[0]))):
             yield Group(tuple(batch))
             batch, size = [], 0
         batch.append(member)
         size += member[1].size + _BLOCK
     if batch:
         yield Group(tuple(batch))
+
+
+def _ends_group(name: str) -> bool:
+    """True for one name in 64."""
+    return zlib.crc32(name.encode()) % 64 == 0
+
+
+def streams(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """The .xz streams of a file: where each begins, its size, and the SHA-256 of what it holds.
+
+    Ends at the first byte that is part of none. Raises OSError.
+    """
+    start, data = 0, b""
+    while data := data or file.read(_CHUNK):
+        unpacker, digest, fed = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT), hashlib.sha256(), 0
+        while True:
+            try:
+                digest.update(unpacker.decompress(data, _CHUNK))
+            except (lzma.LZMAError, MemoryError):
+                return
+            fed += len(data)
+            if unpacker.eof:
+                break
+            data = file.read(_CHUNK) if unpacker.needs_input else b""
+            if unpacker.needs_input and not data:
+                return
+        data = unpacker.unused_data
+        yield start, fed - len(data), digest.digest()
+        start += fed - len(data)
 
 
 def pack_head() -> bytes:

@@ -524,3 +524,30 @@ def test_a_release_says_which_ones_came_before(published: Path) -> None:
     assert sorted(release.manifests) == ["editor", "os-core", "other"]
     assert [r.version for r in Trusted(FolderStore(published)).before(release, 5)] == [20, 10]
     assert [e.flags for e in release.manifests["os-core"].entries if e.name == "/usr/lib/kernel/k1"] == [".g.."]
+
+
+def test_what_a_zero_pack_takes_over_is_what_it_would_have_made(tmp_path: Path) -> None:
+    small: builders.Tree = {f"/usr/share/{i}": f"{i} " * 9000 for i in range(300)}
+    content = {"os-core": builders.REST}
+    for name, versions in (("with", 1), ("without", 0), ("damaged", 1)):
+        builders.release(tmp_path / name, 10, small, content)
+        pack = tmp_path / name / "www/10/pack-os-core-from-0.tar"
+        if name == "damaged":
+            data = bytearray(pack.read_bytes())
+            data[len(data) // 2] ^= 1
+            pack.write_bytes(data)
+        files = small | {"/usr/share/7": "other"}
+        builders.release(tmp_path / name, 20, files, content, previous_versions=versions)
+    made = {(tmp_path / n / "www/20/pack-os-core-from-0.tar").read_bytes() for n in ("with", "without", "damaged")}
+    assert len(made) == 1
+
+
+def test_a_zero_pack_compresses_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small: builders.Tree = {f"/usr/share/{i}": f"{i} " * 9000 for i in range(600)}
+    content = {"os-core": builders.REST}
+    builders.release(tmp_path, 10, small, content)
+    sizes: list[int] = []
+    compress = archive.compress
+    monkeypatch.setattr(archive, "compress", lambda data: (sizes.append(len(data)), compress(data))[1])
+    builders.release(tmp_path, 20, small | {"/usr/share/7": "other"}, content, previous_versions=1)
+    assert sum(sizes) < sum(len(str(text)) for text in small.values()) / 2

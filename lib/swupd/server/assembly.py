@@ -14,7 +14,7 @@ from swupd.server import changes, deltas, fullfiles, packs, rootfs
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaTask, Fullfile, Intake
-from swupd.server.history import Trusted
+from swupd.server.history import FolderStore, Trusted
 from swupd.server.packs import Piece, Staged
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
@@ -208,7 +208,16 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> 
     readers: dict[str, Callable[[], bytes]] = {
         pair.name: fullfiles.delta_place(draft.staging.work, pair).read_bytes for pair in made
     }
-    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}))
+    earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
+    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}, earlier))
+
+
+def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:
+    """The bundle's zero pack of the newest older release, where it is at hand: most of it may be the same."""
+    old = next(_older_manifests(draft, pack.new), None)
+    if old is None or not isinstance(draft.past.store, FolderStore):
+        return packs.NOTHING_BEFORE
+    return packs.before(draft.past.store.www / stream.pack(old.name, old.version, 0))
 
 
 def _staged(draft: Draft, entry: Entry) -> Staged:

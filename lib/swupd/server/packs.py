@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from swupd import archive, paths
 from swupd.archive import Group
@@ -49,7 +52,55 @@ class Ready:
         return self.data
 
 
-Piece = Group | Solid | Ready
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A pack that was published before, whose .xz streams may serve again.
+
+    streams: where each begins and its size, by the SHA-256 of what it holds.
+    """
+
+    place: Path
+    streams: Mapping[bytes, tuple[int, int]]
+
+    def find(self, data: bytes) -> bytes | None:
+        """The .xz stream that holds data, None if there is none."""
+        found = self.streams.get(hashlib.sha256(data).digest())
+        if found is None:
+            return None
+        try:
+            with open(self.place, "rb") as file:
+                file.seek(found[0])
+                return file.read(found[1])
+        except OSError:
+            return None
+
+
+NOTHING_BEFORE = Before(Path(), {})
+
+
+def before(place: Path) -> Before:
+    """What a pack holds; as much as can be read of one that is damaged or missing."""
+    found = {}
+    with contextlib.suppress(OSError), open(place, "rb") as file:
+        for start, size, digest in archive.streams(file):
+            found[digest] = (start, size)
+    return Before(place, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Small objects that are compressed together, or taken over from the pack before."""
+
+    group: Group
+    before: Before
+
+    def compressed(self) -> bytes:
+        """The objects as one .xz stream."""
+        data = self.group.tar()
+        return self.before.find(data) or archive.compress(data)
+
+
+Piece = Small | Solid | Ready
 
 
 def distinct(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -66,7 +117,10 @@ def _likeness(path: str) -> tuple[str, str, str]:
 
 
 def pieces(
-    staged: Iterable[Staged], deltas: Mapping[str, Callable[[], bytes]], sizes: Mapping[str, int]
+    staged: Iterable[Staged],
+    deltas: Mapping[str, Callable[[], bytes]],
+    sizes: Mapping[str, int],
+    earlier: Before = NOTHING_BEFORE,
 ) -> Iterator[Piece]:
     """A pack's pieces in order. deltas: what gives each delta's bytes, by name; sizes: how many bytes those are."""
     objects = list(staged)
@@ -74,7 +128,7 @@ def pieces(
     members = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
     members += [(_member_name(o), o.node, o.read) for o in small]
     yield Ready(archive.pack_head())
-    yield from archive.grouped(members)
+    yield from (Small(group, earlier) for group in archive.grouped(members))
     yield from (Solid(o) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end())
 
