@@ -52,9 +52,16 @@ class Rig:
     def __init__(self, oecore: Path, rig: Path) -> None:
         self.oecore, self.rig = oecore, rig
         self.work = rig / "swupd-test"
-        self.build = self.work / "build"
+        # A folder for each release: BitBake does not share one between them.
+        self.build = self.work / f"build-{self._series()}"
         self.images = self.build / "tmp/deploy/images/qemux86-64"
         self.www = self.build / f"tmp/deploy/swupd/qemux86-64/{IMAGE}/www"
+
+    def _series(self) -> str:
+        layer = (self.oecore / "meta/conf/layer.conf").read_text()
+        found = re.search(r'LAYERSERIES_COMPAT_core = "(\w+)"', layer)
+        assert found is not None, f"{self.oecore} is no openembedded-core"
+        return found[1]
 
     def prepare(self) -> None:
         """Libraries for host and device, keys, configuration."""
@@ -74,8 +81,8 @@ class Rig:
         shutil.rmtree(self.www, ignore_errors=True)
         run("chown", "-R", "builder", self.work)
 
-    def bitbake(self, version: int, hello: int) -> float:
-        """Builds a version; gives the seconds that it took."""
+    def bitbake(self, version: int, hello: int, more: str = "") -> float:
+        """Builds a version, with more settings; gives the seconds that it took."""
         url = f"http://10.0.2.2:{PORT}"
         settings = {
             "CONF_VERSION": "2",
@@ -91,7 +98,7 @@ class Rig:
             "DEBIAN_DEBS": str(self.rig / "debs"),
         }
         text = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
-        (self.build / "conf/local.conf").write_text(text)
+        (self.build / "conf/local.conf").write_text(text + more)
         begin = time.monotonic()
         script = 'cd "$0" && . ./oe-init-build-env "$1" >/dev/null && bitbake -q "$2"'
         environment = ["env", "HOME=/home/builder", "LANG=en_US.UTF-8", "LC_ALL=en_US.UTF-8"]
@@ -187,6 +194,30 @@ def compare(rig: Rig, device: Path, image: Path) -> None:
     print("The updated device and the image of version 20 are the same tree, machine files aside.")
 
 
+def c_client(rig: Rig) -> None:
+    """Lets swupd-client 7.0.0 follow the stream that BitBake made, if SWUPD_CLIENT_XATTR names it."""
+    program = os.environ.get("SWUPD_CLIENT_XATTR")
+    if not program:
+        print("SWUPD_CLIENT_XATTR does not name swupd-client 7.0.0: it was not tried on this stream.")
+        return
+    tree, state = rig.work / "c-client", rig.work / "c-state"
+    for folder in (tree, state):
+        shutil.rmtree(folder, ignore_errors=True)
+    options = ["-u", f"file://{rig.www}", "-F", "30", "-C", rig.work / "keys/release.pem", "-S", state]
+    options += ["--no-scripts", "--no-progress", "--ignore-time", "--no-boot-update"]
+    run(program, "os-install", tree, "-V", "10", *options)
+    # Last comes bundle-remove: that client does not create a bundle's entries in /etc, and then calls them missing.
+    for words in (
+        ["update"],
+        ["diagnose", "--picky"],
+        ["bundle-add", "tools"],
+        ["bundle-remove", "tools"],
+        ["diagnose"],
+    ):
+        run(program, *words.split(), "-p", tree, *options)
+    print("swupd-client 7.0.0: os-install, update, diagnose, bundle-add and bundle-remove on this stream, all 0.")
+
+
 def run(*words: object) -> None:
     """Runs a command of the host."""
     subprocess.run([str(word) for word in words], check=True)
@@ -199,6 +230,7 @@ def main(oecore: str, folder: str) -> None:
     print(f"Version 10 with 3 bundles and 2 further images was built in {rig.bitbake(10, 1):.0f} s.", flush=True)
     device = rig.ext4(IMAGE, "device.ext4")
     print(f"Version 20, one recipe changed, was built in {rig.bitbake(20, 2):.0f} s.", flush=True)
+    c_client(rig)
     with servers.nginx(rig.www, PORT):
         session(rig, device, FIRST)
         session(rig, device, SECOND)
