@@ -1,3 +1,4 @@
+# nooelint: oelint.bbclass.underscores (the old layer called the class so, and recipes inherit that name)
 # An image that is published as a software update stream: inherit swupd-image in its recipe.
 #
 # The recipe is the bundle os-core. Beside it two kinds of images are made out of the same recipe: <image>-mega holds all
@@ -120,6 +121,8 @@ def swupd_check_settings(d):
         if not url.startswith(('https://', 'http://', 'file:///')):
             bb.fatal('%s is %r: set the URL from which devices get updates' % (name, url))
 
+# Only here are all settings of a recipe final, and BBCLASSEXTEND still open.
+# nooelint: oelint.task.noanonpython
 python __anonymous() {
     if d.getVar('BBEXTENDCURR') == 'swupdimage':
         return
@@ -139,6 +142,8 @@ python __anonymous() {
 
 # --- what every image of the stream has: its version, and where it gets the next one
 
+# The protocol says where agents look: no distribution can move these files.
+# nooelint: oelint.vars.pathhardcode.datadir,oelint.vars.pathhardcode.libdir,oelint.vars.pathhardcode.sysconfdir
 python swupd_configure() {
     import os
     root = d.getVar('IMAGE_ROOTFS')
@@ -167,6 +172,7 @@ python swupd_configure() {
             break
     write(release, '\n'.join(lines + ['VERSION_ID=' + d.getVar('OS_VERSION')]) + '\n')
 }
+swupd_configure[doc] = "Writes into the image its version, and where it gets the next one"
 ROOTFS_POSTPROCESS_COMMAND += "swupd_configure"
 do_rootfs[file-checksums] += "${@d.getVar('SWUPD_TRUST_FILE') + ':True' if d.getVar('SWUPD_TRUST_FILE') else ''}"
 
@@ -225,6 +231,7 @@ python swupd_write_packages() {
     with open(d.getVar('SWUPD_WORK') + '/packages.json', 'w') as f:
         json.dump(swupd_packages(d), f, sort_keys=True)
 }
+swupd_write_packages[doc] = "Writes down which packages the image with everything holds"
 
 def swupd_package_data(d, name):
     """What packaging wrote down of an installed package, without the package's name in the keys."""

@@ -30,6 +30,7 @@ python swupdimage_handler() {
     # Signatures see variables only, no flags.
     d.setVarFlag('do_rootfs', 'vardepvalue', d.getVarFlag('SWUPD_IMAGES', variant) or '')
 }
+swupdimage_handler[doc] = "Makes the variant out of the image recipe, before its anonymous functions run"
 addhandler swupdimage_handler
 swupdimage_handler[eventmask] = "bb.event.RecipePreFinalise"
 
@@ -45,3 +46,4 @@ python swupd_install() {
         oe.path.remove(folder)
     swupd_run(d, 'swupd', 'os-install', root, '--version', d.getVar('OS_VERSION'), '--bundles', bundles, '--url', 'file://' + www, '--format', d.getVar('SWUPD_FORMAT'), '--statedir', state, '--no-scripts', '--no-progress', *trust)
 }
+swupd_install[doc] = "Installs the image from the stream, in place of do_rootfs"

@@ -1,3 +1,6 @@
+# nooelint: oelint.var.mandatoryvar.HOMEPAGE,oelint.var.suggestedvar.BUGTRACKER,oelint.var.bbclassextend
+# HOMEPAGE and BUGTRACKER: the project has no page on the web that could be named.
+# BBCLASSEXTEND: swupd-server-native is what the build host gets, and it brings the agent too.
 SUMMARY = "Software update agent"
 DESCRIPTION = "The swupd command: looks for updates, installs them, adds and removes bundles, heals what was damaged."
 
@@ -5,18 +8,29 @@ require swupd.inc
 inherit allarch systemd
 
 do_install() {
-	install_package agent
-	install_program swupd swupd.agent.cli
-	install -d ${D}${systemd_system_unitdir}
-	install -m 0644 ${S}/lib/swupd/agent/systemd/* ${D}${systemd_system_unitdir}/
+    install_package agent
+    install_program swupd swupd.agent.cli
+    install -d ${D}${systemd_system_unitdir}
+    install -m 0644 ${S}/lib/swupd/agent/systemd/* ${D}${systemd_system_unitdir}/
 }
 
 SYSTEMD_SERVICE:${PN} = "swupd-update.timer"
 SYSTEMD_AUTO_ENABLE:${PN} ?= "disable"
 FILES:${PN} += "${SWUPD_LIBDIR} ${systemd_system_unitdir}"
 
-SWUPD_PYTHON ?= "python3-core python3-asyncio python3-compression python3-crypt python3-datetime python3-fcntl \
-    python3-io python3-json python3-logging python3-netclient python3-asn1crypto python3-bsdiff4 python3-cryptography \
-    python3-requests"
+SWUPD_PYTHON ?= "python3-asn1crypto \
+                 python3-asyncio \
+                 python3-bsdiff4 \
+                 python3-compression \
+                 python3-core \
+                 python3-crypt \
+                 python3-cryptography \
+                 python3-datetime \
+                 python3-fcntl \
+                 python3-io \
+                 python3-json \
+                 python3-logging \
+                 python3-netclient \
+                 python3-requests"
 SWUPD_PYTHON[doc] = "Packages that the agent needs to run; compression.zstd is in Python from 3.14 on"
 RDEPENDS:${PN} = "${SWUPD_PYTHON}"

@@ -1,6 +1,9 @@
+# nooelint: oelint.var.suggestedvar.CVE_PRODUCT
+# CVE_PRODUCT: the class pypi sets it.
 SUMMARY = "Binary diff and patch"
 DESCRIPTION = "The BSDIFF4 algorithm for Python, in C. The agent applies deltas with it, the server makes them."
 HOMEPAGE = "https://github.com/ilanschnell/bsdiff4"
+BUGTRACKER = "https://github.com/ilanschnell/bsdiff4/issues"
 SECTION = "devel/python"
 # core.c is under the BSD Protection License, the rest under BSD-2-Clause: named is the stricter one.
 LICENSE = "BSD-Protection"

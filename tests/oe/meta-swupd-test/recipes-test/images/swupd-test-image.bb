@@ -1,7 +1,15 @@
+# nooelint: oelint.var.suggestedvar.BUGTRACKER,oelint.var.suggestedvar.CVE_PRODUCT
+# BUGTRACKER: the project has no page on the web that could be named.
+# CVE_PRODUCT: the class image sets it.
 SUMMARY = "Image made of Debian binaries that updates itself, with bundles"
+DESCRIPTION = "Boots in QEMU, follows its update stream, and is compared with the next build of itself."
+SECTION = "images"
 LICENSE = "MIT"
+
 inherit core-image swupd-image
 
+# The test logs in over the serial line; nobody installs this image.
+# nooelint: oelint.var.badimagefeature
 IMAGE_FEATURES += "empty-root-password allow-empty-password serial-autologin-root"
 IMAGE_INSTALL = "debian-base debian-python os-release kernel-image kernel-modules swupd"
 IMAGE_FSTYPES = "ext4"
