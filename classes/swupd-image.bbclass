@@ -116,6 +116,8 @@ def swupd_check_settings(d):
             bb.fatal('%s is %r: give an absolute path' % (name, place))
         if place and not os.path.isfile(place):
             bb.fatal('%s: there is no file %s; make keys with: swupd-server keygen DIR' % (name, place))
+        if place and not os.access(place, os.R_OK):
+            bb.fatal('%s: %s cannot be read by whoever builds: change its owner or its mode' % (name, place))
     for name in ('SWUPD_VERSION_URL', 'SWUPD_CONTENT_URL'):
         url = d.getVar(name) or ''
         if not url.startswith(('https://', 'http://', 'file:///')):

@@ -12,6 +12,8 @@ do_install() {
     install_program swupd swupd.agent.cli
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/lib/swupd/agent/systemd/* ${D}${systemd_system_unitdir}/
+    install -d ${D}${systemd_system_unitdir}/update-triggers.target.wants
+    ln -s ../swupd-provision.service ${D}${systemd_system_unitdir}/update-triggers.target.wants/
 }
 
 SYSTEMD_SERVICE:${PN} = "swupd-update.timer"

@@ -207,13 +207,7 @@ def c_client(rig: Rig) -> None:
     options += ["--no-scripts", "--no-progress", "--ignore-time", "--no-boot-update"]
     run(program, "os-install", tree, "-V", "10", *options)
     # Last comes bundle-remove: that client does not create a bundle's entries in /etc, and then calls them missing.
-    for words in (
-        ["update"],
-        ["diagnose", "--picky"],
-        ["bundle-add", "tools"],
-        ["bundle-remove", "tools"],
-        ["diagnose"],
-    ):
+    for words in ("update", "diagnose --picky", "bundle-add tools", "bundle-remove tools", "diagnose --picky"):
         run(program, *words.split(), "-p", tree, *options)
     print("swupd-client 7.0.0: os-install, update, diagnose, bundle-add and bundle-remove on this stream, all 0.")
 
