@@ -88,6 +88,7 @@ class Rig:
             "CONF_VERSION": "2",
             "MACHINE": "qemux86-64",
             "DISTRO": "bintest",
+            "TMPDIR": str(self.build / "tmp"),
             "HELLO_VERSION": str(hello),
             "OS_VERSION": str(version),
             "SWUPD_VERSION_URL": url,
