@@ -362,7 +362,7 @@ def swupd_publish(d):
         extra = ['--exclude', work + '/never-shipped']
     # Nobody can have this version yet, since it is this build's own.
     swupd_run(d, 'swupd-server', 'withdraw', '--www', www, '--version', d.getVar('OS_VERSION'), *swupd_key_words(d))
-    said = swupd_run(d, 'swupd-server', 'publish', *swupd_publish_words(d), *swupd_previous_words(d), *extra)
+    said = swupd_run(d, 'swupd-server', 'publish', *swupd_publish_words(d), *swupd_previous_words(d), *extra, hint=' (OS_VERSION is %s)' % d.getVar('OS_VERSION'))
     bb.plain('\n'.join(['Published version %s to %s' % (d.getVar('OS_VERSION'), www)] + said.splitlines()))
 
 fakeroot python do_swupd_publish() {

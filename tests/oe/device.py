@@ -15,9 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import servers, trees
+from tests.oe import runtime
 
 LAYER = Path(__file__).parents[2]
 PORT = 8737
+URL = f"http://10.0.2.2:{PORT}"
 IMAGE = "swupd-test-image"
 HTTP = "--allow-insecure-http --no-progress"
 MACHINE_FILES = re.compile(
@@ -26,7 +28,6 @@ MACHINE_FILES = re.compile(
 )
 """What a machine that has run has of its own, and the folders that an update leaves alone."""
 FIRST = (
-    "systemctl start systemd-networkd; sleep 5",
     "swupd info",
     f"swupd update --dry-run {HTTP}",
     f"swupd update {HTTP}",
@@ -40,8 +41,6 @@ FIRST = (
 )
 SECOND = (
     "swupd info | grep 'Installed version: 20'",
-    'test -z "$(systemctl --failed --no-legend --no-pager)"',
-    "systemctl start systemd-networkd; sleep 5",
     f"swupd diagnose --picky {HTTP}",
 )
 
@@ -83,7 +82,6 @@ class Rig:
 
     def bitbake(self, version: int, hello: int, more: str = "") -> float:
         """Builds a version, with more settings; gives the seconds that it took."""
-        url = f"http://10.0.2.2:{PORT}"
         settings = {
             "CONF_VERSION": "2",
             "MACHINE": "qemux86-64",
@@ -91,8 +89,8 @@ class Rig:
             "TMPDIR": str(self.build / "tmp"),
             "HELLO_VERSION": str(hello),
             "OS_VERSION": str(version),
-            "SWUPD_VERSION_URL": url,
-            "SWUPD_CONTENT_URL": url,
+            "SWUPD_VERSION_URL": URL,
+            "SWUPD_CONTENT_URL": URL,
             "SWUPD_FETCH_PREVIOUS": "0",
             "SWUPD_SIGNING_KEY": str(self.work / "keys/release.key"),
             "SWUPD_SIGNING_CERTIFICATE": str(self.work / "keys/release.pem"),
@@ -145,14 +143,19 @@ class Guest:
         self._process.stdin.write(text.encode() + b"\n")
         self._process.stdin.flush()
 
-    def run(self, command: str) -> None:
-        """Runs a command, shows what it prints, and ends all where it fails."""
+    def run(self, command: str) -> tuple[int, str]:
+        """Runs a command; gives its exit code and what it printed."""
         self.tell(f"echo BE''GIN; {command}; echo EN''D-$?-")
         said = self.expect(rb"BEGIN\r?\n(.*?)END-(\d+)-", 600)
         text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said[1].decode("utf-8", "replace")).replace("\r", "")
-        print(f"# {command}\n{text}", end="", flush=True)
-        if said[2] != b"0":
-            sys.exit(f"It ended with {said[2].decode()}.")
+        return int(said[2]), text.rstrip("\n")
+
+    def must(self, command: str) -> None:
+        """Runs a command, shows what it prints, and ends all where it fails."""
+        status, text = self.run(command)
+        print(f"# {command}\n{text}", flush=True)
+        if status:
+            sys.exit(f"It ended with {status}.")
 
     def stop(self) -> None:
         """Powers off."""
@@ -163,14 +166,18 @@ class Guest:
         self._process.wait()
 
 
-def session(rig: Rig, disk: Path, commands: Sequence[str]) -> None:
-    """Boots a disk, runs commands, powers off."""
+def session(rig: Rig, disk: Path, version: int, commands: Sequence[str]) -> None:
+    """Boots a disk, runs the layer's runtime cases and then commands, powers off."""
     guest = Guest(rig, disk)
     guest.expect(rb"root@\S+:~# |bash-\S+# |login: ", 300)
     guest.tell("export SYSTEMD_PAGER=cat TERM=dumb")
-    guest.run("systemctl is-system-running --wait")
+    guest.must("systemctl is-system-running --wait")
+    guest.must("systemctl start systemd-networkd; sleep 5")
+    variables = {"OS_VERSION": str(version), "SWUPD_VERSION_URL": URL, "SWUPD_CONTENT_URL": URL}
+    if not runtime.run(rig.oecore, guest, variables):
+        sys.exit("Runtime cases failed.")
     for command in commands:
-        guest.run(command)
+        guest.must(command)
     guest.stop()
 
 
@@ -227,8 +234,8 @@ def main(oecore: str, folder: str) -> None:
     print(f"Version 20, one recipe changed, was built in {rig.bitbake(20, 2):.0f} s.", flush=True)
     c_client(rig)
     with servers.nginx(rig.www, PORT):
-        session(rig, device, FIRST)
-        session(rig, device, SECOND)
+        session(rig, device, 10, FIRST)
+        session(rig, device, 20, SECOND)
     compare(rig, device, rig.ext4(IMAGE, "image.ext4"))
 
 

@@ -387,7 +387,10 @@ def test_releases_that_vanish_while_building_are_missed(bitbake: Bitbake, build:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"OS_VERSION": "5"}, "version 5 is not greater than the last one, 10"),
+        (
+            {"OS_VERSION": "5"},
+            "version 5 is not greater than the last one, 10. Publish as version 11 or greater. (OS_VERSION is 5)",
+        ),
         ({"BUNDLE_CONTENTS__tools": "tool nonsense"}, "nonsense"),
         ({"OS_VERSION": "20", "SWUPD_FORMAT": "29"}, "the stream is at format 30 already"),
     ],
