@@ -101,6 +101,9 @@ def test_folders_with_files_of_the_device() -> None:
     assert not paths.holds_foreign_files("/usr/lib")
 
 
-@pytest.mark.parametrize(("path", "allowed"), [("/usr/.swupd-new-7", False), ("/usr/.swupd-new-x", True)])
-def test_names_that_the_agent_uses_for_a_moment_cannot_be_shipped(path: str, allowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/.swupd", False), ("/usr/.swupd/old/1", False), ("/usr/.swupd-x", True), ("/usr/x.swupd", True)],
+)
+def test_the_folder_that_the_agent_uses_cannot_be_shipped(path: str, allowed: bool) -> None:
     assert (paths.problem(path) is None) == allowed

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests import builders
 from tests.builders import File, Folder, Link, Spec
 
-NOT_COMPARED = ("./var/lib/swupd", "./var/tmp", "./var/lib/swupd-test")
+NOT_COMPARED = ("./.swupd", "./var/lib/swupd", "./var/tmp", "./var/lib/swupd-test")
 
 
 def listing(root: Path) -> list[str]:

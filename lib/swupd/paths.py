@@ -14,8 +14,8 @@ DEFAULTS = "/usr/share/defaults/swupd"
 VERSIONSTAMP = "/usr/share/clear/versionstamp"
 CERTIFICATE = "/usr/share/clear/update-ca/Swupd_Root.pem"
 
-RESERVED = ".swupd-new-"
-"""How the names begin under which the agent keeps new files for a moment; a number follows."""
+RESERVED = ".swupd"
+"""The folder at the top of a file system in which the agent keeps the objects of a change."""
 _STATE_BELOW = ("/dev/", "/home/", "/proc/", "/root/", "/run/", "/sys/", "/tmp/", "/var/")
 _STATE_PREFIX = ("/data", "/lost+found")
 _BOOT_BELOW = ("/boot/", "/usr/lib/modules/", "/usr/lib/kernel/")
@@ -65,8 +65,8 @@ def decode(raw: bytes) -> str:
 def problem(path: str) -> str | None:
     """Why a path cannot be part of a stream, or None when it can.
 
-    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes, and not a name
-    under which the agent keeps new files for a moment (.swupd-new-<number>).
+    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes, and not in a
+    folder in which the agent keeps the objects of a change (.swupd).
     """
     if not path.startswith("/"):
         return "it does not begin with /"
@@ -75,16 +75,15 @@ def problem(path: str) -> str | None:
     if len(path) > 4096 or len(encode(path)) > 4096:
         return "it is longer than 4096 bytes"
     if is_reserved(path):
-        return f"names that begin with {RESERVED} are the agent's own"
+        return f"{RESERVED} is the agent's own folder"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
         return "it has an empty part, a . or a .."
     return None
 
 
 def is_reserved(path: str) -> bool:
-    """Whether a path is one of those names; nobody else's file can have it."""
-    name = path.rpartition("/")[2]
-    return name.startswith(RESERVED) and name.removeprefix(RESERVED).isdecimal()
+    """Whether a path is such a folder or in one; nobody else's file can be there."""
+    return RESERVED in path and RESERVED in path.split("/")
 
 
 def parents(path: str) -> Iterator[str]:

@@ -270,7 +270,7 @@ def scan(
 ) -> Iterator[Node]:
     """All nodes below a folder, parents before children, names in byte order; the folder itself is left out.
 
-    top: "" for the whole tree, or a path. Stays on one file system.
+    top: "" for the whole tree, or a path. Stays on one file system; the agent's own folder is passed over.
     special: told the path of each object that a stream cannot carry (devices, sockets, pipes).
     """
     try:
@@ -281,6 +281,8 @@ def scan(
             folders = []
             for base in sorted(os.listdir(b"/proc/self/fd/%d" % root.parent(at + "/.")[0])):
                 path = f"{at}/{paths.decode(base)}"
+                if at == top and paths.is_reserved(path):
+                    continue
                 # Asked for anew each time: whoever consumes the nodes may use the same root.
                 fd = root.parent(path)[0]
                 node = node_at(fd, base, path, xattrs)

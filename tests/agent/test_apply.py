@@ -11,7 +11,7 @@ import pytest
 
 from swupd import tree
 from swupd.agent import apply as engine
-from swupd.agent import change, fetch, plan
+from swupd.agent import change, fetch, plan, transaction
 from swupd.agent.plan import Changes, Plan
 from swupd.agent.report import Steps, Text
 from swupd.agent.state import Layout, State, XattrRule
@@ -68,7 +68,9 @@ def carry_out(
     changes = Changes(tuple(put.values()), tuple(drop))
     with Root(device) as root:
         made = plan.settle(changes, change.observe(root, changes, rule, quiet()), put)
-        return engine.apply(made, engine.places(made, root), objects, root, rule, lambda *_: None)
+        outcome = engine.apply(made, objects, root, rule, lambda *_: None)
+        transaction.acted(device)
+        return outcome
 
 
 def turn(tmp_path: Path, before: dict[str, Spec], after: dict[str, Spec], **foreign: Spec) -> Path:
@@ -116,7 +118,7 @@ def test_os_release_comes_last(tmp_path: Path) -> None:
     changes = Changes(tuple(wanted.values()))
     with Root(device) as root:
         made = plan.settle(changes, change.observe(root, changes, XattrRule.HASHED, quiet()), wanted)
-        engine.apply(made, engine.places(made, root), objects, root, XattrRule.HASHED, progress)
+        engine.apply(made, objects, root, XattrRule.HASHED, progress)
     assert told[:-1] == ["old"] * (len(told) - 1) and told[-1] == "new"
 
 
@@ -186,7 +188,7 @@ def test_nothing_is_written_through_a_symlink(tmp_path: Path) -> None:
     assert trees.listing(device) == before
     made = Plan((wanted["/usr/lib/a"],), ("/usr/lib/gone",))
     with Root(device) as root, pytest.raises(SwupdError):
-        engine.apply(made, engine.places(made, root), objects, root, XattrRule.HASHED, lambda *_: None)
+        engine.apply(made, objects, root, XattrRule.HASHED, lambda *_: None)
     assert trees.listing(outside) == trees.listing(
         make_tree(tmp_path / "same", {"/lib/a": "precious", "/lib/gone": "precious"})
     )
@@ -252,27 +254,6 @@ def test_a_files_old_content_stays_open_for_those_who_read_it(tmp_path: Path) ->
         carry_out(device, objects, wanted, set())
         assert reading.read() == "old"
     assert (device / "a").read_text() == "new"
-
-
-def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
-    device = make_tree(tmp_path / "device", {"/usr/a": "old"})
-    objects = Objects()
-    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/a": "new"}))
-    made = Plan((wanted["/usr/a"],))
-    with Root(device) as root:
-        (beside,) = engine.places(made, root)
-        assert beside.startswith("/usr/.")
-        (device / beside[1:]).write_text("half")
-        engine.sweep(root, [beside, "/usr/none", "/none/none"])
-    assert os.listdir(device / "usr") == ["a"]
-
-
-def test_a_file_in_the_way_of_a_new_one_is_written_over(tmp_path: Path) -> None:
-    device = make_tree(tmp_path / "device", {"/usr/.swupd-new-0": "left over"})
-    objects = Objects()
-    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/a": "new"}))
-    carry_out(device, objects, wanted, set())
-    assert sorted(os.listdir(device / "usr")) == ["a"]
 
 
 @pytest.fixture

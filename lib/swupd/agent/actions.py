@@ -24,21 +24,30 @@ class Action:
     purpose: str
 
 
-def choose(root: Path, touched: Iterable[str], boot: bool, boot_always: bool, wait: bool) -> tuple[Action, ...]:
-    """The actions that a change of some paths asks for.
+def needed(touched: Iterable[str], boot_always: bool) -> tuple[str, ...]:
+    """What a change of some paths asks for, in words that are kept until it is done: boot, services, reexec.
 
-    boot: whether the boot manager may run; boot_always: whether it must, whatever changed. wait: until services are up.
+    boot_always: the boot manager must run, whatever changed.
     """
     changed = frozenset(touched)
+    boot = boot_always or any(map(paths.wants_boot_manager, changed))
+    return (*(("boot",) if boot else ()), "services", *(("reexec",) if _SYSTEMD in changed else ()))
+
+
+def choose(root: Path, words: Iterable[str], boot: bool, wait: bool) -> tuple[Action, ...]:
+    """The actions for some words. boot: whether the boot manager may run. wait: until services are up."""
+    needs = frozenset(words)
+    if not needs:
+        return ()
     actions = []
-    if boot and (boot_always or any(map(paths.wants_boot_manager, changed))):
+    if boot and "boot" in needs:
         actions += _boot_manager(root)
     program = next((p for p in _LDCONFIG if below(root, p).exists()), None)
     if program is not None:
         command = (program,) if root == Path("/") else ("/usr/sbin/chroot", str(root), program)
         actions.append(Action(command, "refresh the cache of shared libraries"))
     if root == Path("/") and Path("/run/systemd/system").is_dir():
-        actions += _services(_SYSTEMD in changed, wait)
+        actions += _services("reexec" in needs, wait)
     return tuple(actions)
 
 

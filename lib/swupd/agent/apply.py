@@ -1,8 +1,8 @@
-"""Puts a plan in place: the one function that changes a device's tree.
+"""Turns a plan into a change and has it carried out: the one way in which a device's tree changes.
 
-First every new object is written beside its place and made durable; until then any failure leaves the tree as
-it was. Then renames and removals follow in order, os-release last. Work is done below folder descriptors: no
-symlink is followed.
+Everything that the change needs is made first, in the agent's own folders, and made durable; until then any failure
+leaves the tree as it was. What follows are renames, which `transaction` finishes or undoes whatever happens. Work is
+done below folder descriptors: no symlink is followed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from swupd import paths
+from swupd.agent import journal, plan, syscalls, transaction
+from swupd.agent.journal import Journal, Op
 from swupd.agent.plan import Plan
-from swupd.agent.state import XattrRule, create, digests, finish, remove
-from swupd.errors import ApplyError, HashMismatch, write_error
+from swupd.agent.shadow import Shadow
+from swupd.agent.state import XattrRule, create, digests, finish
+from swupd.agent.transaction import Workplace
+from swupd.errors import ApplyError, DiskSpace, HashMismatch, WriteError, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
+
+TOP = "/usr"
+"""The folder that is exchanged as a whole where that is possible."""
+_UNABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
+"""What a link of a file fails with that can only be replaced: foreign mount, immutable, too many names, no links."""
+Progress = Callable[[int, int, str], None]
 
 
 class Staging(Protocol):
@@ -40,157 +51,333 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _New:
-    """A new object that waits at a path beside its place."""
+class How:
+    """keep: undo stays after the change. trial: boots within which it must be confirmed, 0 for none.
 
-    entry: Entry
-    node: Node
-    beside: str
-
-
-def places(plan: Plan, root: Root) -> tuple[str, ...]:
-    """Where each new object of a plan waits: a path in the nearest folder that is there already.
-
-    Whoever calls `apply` writes them down first, so that after a power cut `sweep` can take away what was left.
+    actions: words for what has to run afterwards. exchange: whether the folder /usr may be exchanged as a whole.
     """
-    return tuple(f"{_nearest_folder(root, e.name)}/{paths.RESERVED}{number}" for number, e in enumerate(plan.write))
+
+    keep: bool = False
+    trial: int = 0
+    actions: tuple[str, ...] = ()
+    exchange: bool = True
 
 
-def sweep(root: Root, beside: Iterable[str]) -> None:
-    """Removes new objects that never came to their places."""
-    root.forget()
-    for path in beside:
-        with contextlib.suppress(OSError):
-            fd, name = root.parent(path)
-            remove(fd, name)
-
-
-def apply(
-    plan: Plan,
-    beside: Sequence[str],
-    staging: Staging,
-    root: Root,
-    rule: XattrRule,
-    progress: Callable[[int, int, str], None],
-) -> Outcome:
-    """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError.
-
-    beside: what `places` gave.
-    """
-    waiting: list[_New] = []
+def obstacle(root: Root) -> str:
+    """Why /usr cannot be exchanged as a whole, as far as looking tells; "" where nothing speaks against it."""
     try:
-        for entry, path in zip(plan.write, beside, strict=True):
-            waiting.append(_stage(entry, path, staging, root, rule))
-            progress(len(waiting), 2 * len(plan.write), "files")
-        os.sync()
-    except OSError as e:
-        sweep(root, beside)
-        raise write_error(root.path, e) from e
-    except BaseException:
-        sweep(root, beside)
-        raise
-    try:
-        kept = _commit(plan, waiting, root, rule, progress)
-    except OSError as e:
-        sweep(root, beside)
-        raise ApplyError(
-            f"the tree could not be changed completely: {e}", "Mend the cause, then run: swupd repair"
-        ) from e
-    os.sync()
-    return Outcome(len(plan.write), len(plan.remove) - len(kept), kept)
-
-
-def _stage(entry: Entry, beside: str, staging: Staging, root: Root, rule: XattrRule) -> _New:
-    node = staging.staged_node(entry.digest)
-    if node is None:
-        raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
-    fd, name = root.parent(beside)
-    remove(fd, name)
-    content = staging.staged_content(entry.digest) if node.kind == "F" else ()
-    found = digests(node, create(fd, name, node, content) if node.kind != "D" else (), rule)
-    covered = next((view for view, digest in found if digest == entry.digest), None)
-    if covered is None or covered.kind != entry.kind:
-        remove(fd, name)
-        raise HashMismatch(f"the staged object of {entry.name} is damaged", "Run the command again.")
-    if node.kind != "D":
-        finish(fd, name, covered)
-    return _New(entry, covered, beside)
-
-
-def _nearest_folder(root: Root, path: str) -> str:
-    """The lowest folder above a path that is there already, "" for the root."""
-    for parent in reversed(["", *paths.parents(path)]):
-        with contextlib.suppress(OSError):
-            root.parent(f"{parent}/x")
-            return parent
+        found = os.stat(TOP[1:], dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return "there is no /usr yet"
+    if not stat.S_ISDIR(found.st_mode):
+        return "/usr is no folder"
+    mounts = sorted(m for m in root.mount_points() if m == TOP or m.startswith(TOP + "/"))
+    if mounts:
+        return f"something is mounted at {mounts[0]}"
+    if found.st_dev != os.fstat(root.fd).st_dev:
+        return "/usr is another file system"
     return ""
 
 
-def _commit(
-    plan: Plan, waiting: list[_New], root: Root, rule: XattrRule, progress: Callable[[int, int, str], None]
-) -> tuple[str, ...]:
-    rest = list(plan.remove)
-    for done, new in enumerate(waiting, 1):
-        if new.entry.kind == "D":
-            _make_folder(root, new, rule)
-        else:
-            rest = _make_way(root, new.entry.name, rest)
-            fd, name = root.parent(new.beside)
-            # The source's folder stays open while the target's is looked up.
-            held = os.dup(fd)
-            try:
-                target, base = root.parent(new.entry.name)
-                os.rename(name, base, src_dir_fd=held, dst_dir_fd=target)
-            finally:
-                os.close(held)
-        progress(len(waiting) + done, 2 * len(waiting), "files")
-    return tuple(path for path in rest if not _remove(root, path))
+def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How = How()) -> Outcome:
+    """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError.
 
-
-def _make_folder(root: Root, new: _New, rule: XattrRule) -> None:
-    fd, name = root.parent(new.entry.name)
+    The caller ends the change with `transaction.acted`, once what has to follow ran.
+    """
+    kept = kept_folders(made, root)
     try:
-        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode):
-            os.unlink(name, dir_fd=fd)
-            raise FileNotFoundError
-    except FileNotFoundError:
-        os.mkdir(name, 0o700, dir_fd=fd)
-    place = b"/proc/self/fd/%d/%s" % (fd, name)
-    # Where digests do not cover xattrs, those that the folder has are the device's own (labels).
-    with contextlib.suppress(OSError):
-        for key in set(os.listxattr(place, follow_symlinks=False)) - {k for k, _ in new.node.xattrs}:
-            if rule is XattrRule.HASHED:
-                os.removexattr(place, key, follow_symlinks=False)
-    finish(fd, name, new.node)
+        change = _prepared(made, staging, root, rule, progress, how, kept)
+        transaction.commit(root, change, _second_half(progress, len(made.write), len(change.ops)))
+    except BaseException as e:
+        root.forget()
+        if transaction.status(root.path).state in {"", "undone"}:
+            with contextlib.suppress(WriteError, DiskSpace):
+                transaction.discard(root.path)
+        if isinstance(e, OSError):
+            raise write_error(root.path, e) from e
+        raise
+    return Outcome(len(made.write), len(made.remove) - len(kept), kept)
 
 
-def _make_way(root: Root, path: str, rest: list[str]) -> list[str]:
-    """Empties a folder that gives way to a file or link; gives what is left to remove."""
-    try:
-        fd, name = root.parent(path)
-        if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-            return rest
-    except FileNotFoundError:
-        return rest
-    inside = path + "/"
-    for child in rest:
-        if child.startswith(inside):
-            _remove(root, child)
-    fd, name = root.parent(path)
-    os.rmdir(name, dir_fd=fd)
-    return [child for child in rest if not child.startswith(inside)]
+def back_end(root: Root) -> str:
+    """How a change of a tree would be carried out, in words."""
+    why = obstacle(root)
+    return f"journal ({why})" if why else "exchange of /usr, where the file system can do that"
 
 
-def _remove(root: Root, path: str) -> bool:
-    """Removes a path; False for a folder that holds something."""
-    try:
-        fd, name = root.parent(path)
-        remove(fd, name)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError as e:
-        if e.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}:
+def _second_half(progress: Progress, written: int, steps: int) -> Callable[[], None]:
+    """Tells progress of a commit in as many steps as the preparation had."""
+    half = max(1, written)
+    done = iter(range(1, steps + 1))
+    return lambda: progress(half + half * next(done) // steps, 2 * half, "files")
+
+
+def kept_folders(made: Plan, root: Root) -> tuple[str, ...]:
+    """The folders among what a plan removes that stay, since something else is in them."""
+    gone = set(made.remove)
+    kept = []
+    for path in made.remove:
+        if any(f"{path}/{name}" not in gone for name in root.names(path)):
+            gone.discard(path)
+            kept.append(path)
+    return tuple(kept)
+
+
+def _prepared(
+    made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How, kept: tuple[str, ...]
+) -> Journal:
+    """Makes everything that a change needs, durably. Raises OSError and what `apply` raises."""
+    if how.exchange and _wants_exchange(made) and not obstacle(root):
+        try:
+            return _with_shadow(_Preparation(made, staging, root, rule, progress, how, kept, TOP))
+        except _Unable:
+            pass
+    return _Preparation(made, staging, root, rule, progress, how, kept).run()
+
+
+def _with_shadow(preparation: _Preparation) -> Journal:
+    for _ in range(2):
+        with contextlib.suppress(_Moved):
+            return replace(preparation).run()
+    raise ApplyError(
+        f"something else changes files below {TOP} while the update is prepared",
+        "See what it is (another installer?), then run the command again. Nothing was changed.",
+    )
+
+
+class _Unable(Exception):
+    """The file system cannot exchange folders, or not link every file."""
+
+
+class _Moved(Exception):
+    """The folder changed while its shadow was made."""
+
+
+def _wants_exchange(made: Plan) -> bool:
+    names = (*(e.name for e in made.write), *made.remove)
+    replaced = TOP in made.remove or any(e.name == TOP and e.kind != "D" for e in made.write)
+    return not replaced and any(_inside(name, TOP) for name in names)
+
+
+def _inside(path: str, top: str) -> bool:
+    return bool(top) and (path == top or path.startswith(top + "/"))
+
+
+class Areas:
+    """Finds the file system on which each path of a tree lies."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._mounts = root.mount_points()
+        self._known = {"": ("", os.fstat(root.fd).st_dev)}
+
+    def of(self, path: str) -> str:
+        """The top of the file system that holds a path's name: "" for the root's, else the path of a folder."""
+        return self._folder(path.rpartition("/")[0])[0]
+
+    def _folder(self, path: str) -> tuple[str, int]:
+        if path not in self._known:
+            area, device = self._folder(path.rpartition("/")[0])
+            with contextlib.suppress(OSError):
+                fd, name = self._root.parent(path)
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode) and (path in self._mounts or found.st_dev != device):
+                    area, device = path, found.st_dev
+            self._known[path] = area, device
+        return self._known[path]
+
+
+@dataclass
+class _Preparation:
+    """The work before a change. top: the folder that gets a shadow, "" for none."""
+
+    plan: Plan
+    staging: Staging
+    root: Root
+    rule: XattrRule
+    progress: Progress
+    how: How
+    kept: tuple[str, ...]
+    top: str = ""
+
+    def run(self) -> Journal:
+        """Makes everything; gives the journal. Raises _Unable, _Moved, OSError, HashMismatch, ApplyError."""
+        self._ops: list[Op] = []
+        self._numbers = iter(range(2**31))
+        self._told = 0
+        self._areas = Areas(self.root)
+        self._inside: dict[str, tuple[str, str]] = {}
+        self._folders: list[tuple[Root, str, Node]] = []
+        self._refuse_foreign()
+        write = [e for e in self.plan.write if not _inside(e.name, self.top)]
+        drop = [p for p in self.plan.remove if not _inside(p, self.top) and p not in self.kept]
+        self._work = Workplace(self.root, {self._areas.of(p) for p in (*(e.name for e in write), *drop)})
+        try:
+            shadow = self._shadow() if self.top else None
+            for entry in write:
+                self._entry(entry)
+            for opened, place, node in reversed(self._folders):
+                finish(*opened.parent(place), node)
+            swapped = {op.path for op in self._ops if op.kind == "swap"}
+            for path in drop:
+                if swapped.isdisjoint(paths.parents(path)):
+                    self._op("drop", path)
+            self._work.prepare((e.name for e in self.plan.write), self.how.trial, bool(self.how.actions))
+            if shadow is not None and not shadow.unchanged():
+                raise _Moved
+        finally:
+            self._work.close()
+        return Journal(self._work.id, self._work.areas, journal.order(self._ops), self.how.keep, self.how.actions)
+
+    def _op(self, kind: str, path: str, *words: str) -> Op:
+        op = Op(kind, self._areas.of(path), next(self._numbers), path, words)
+        self._ops.append(op)
+        return op
+
+    def _shadow(self) -> Shadow:
+        """Makes the shadow and the operation that puts it in place."""
+        opened = self._work.new[""]
+        _probe(opened.fd)
+        shadow = Shadow(
+            self.root,
+            self.top,
+            [e for e in self.plan.write if _inside(e.name, self.top)],
+            frozenset(self.plan.remove).difference(self.kept),
+            self._make,
+            keep_xattrs=self.rule is not XattrRule.HASHED,
+        )
+        number = next(self._numbers)
+        try:
+            inode = shadow.build(opened.fd, b"%d" % number)
+        except OSError as e:
+            if e.errno in _UNABLE:
+                raise _Unable from e
             raise
-        return False
-    return True
+        self._ops.append(Op("swap", "", number, self.top, ("D", str(inode))))
+        return shadow
+
+    def _entry(self, entry: Entry) -> None:
+        """Makes what puts one entry in place, outside of the shadow."""
+        folder, _, base = entry.name.rpartition("/")
+        if folder in self._inside:
+            area, place = self._inside[folder]
+            self._object(entry, area, f"{place}/{base}")
+            return
+        found = self._found(entry.name)
+        if found is None:
+            self._place("add", entry)
+        elif stat.S_ISDIR(found.st_mode) and entry.kind == "D":
+            self._describe(entry, found)
+        elif stat.S_ISDIR(found.st_mode) or entry.kind == "D":
+            self._place("swap", entry)
+        else:
+            self._keep(self._place("put", entry))
+
+    def _found(self, path: str) -> os.stat_result | None:
+        fd, name = self.root.parent(path)
+        try:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _place(self, kind: str, entry: Entry) -> Op:
+        """Makes a new object, and the operation that puts it in place."""
+        area, number = self._areas.of(entry.name), next(self._numbers)
+        inode = self._object(entry, area, f"/{number}")
+        words = (entry.kind, str(inode)) if kind == "swap" else ()
+        self._ops.append(Op(kind, area, number, entry.name, words))
+        return self._ops[-1]
+
+    def _object(self, entry: Entry, area: str, place: str) -> int:
+        """Makes a new object at a place of the agent's folder; gives its inode number."""
+        opened = self._work.new[area]
+        fd, name = opened.parent(place)
+        node = self._make(entry, fd, name)
+        if entry.kind == "D":
+            self._inside[entry.name] = area, place
+            self._folders.append((opened, place, node))
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino
+
+    def _make(self, entry: Entry, fd: int, name: bytes) -> Node:
+        """Makes an object, complete but for a folder's metadata; gives what its digest covers."""
+        node = self._node(entry)
+        content = self.staging.staged_content(entry.digest) if node.kind == "F" else ()
+        covered = self._covered(entry, node, create(fd, name, node, content))
+        if node.kind != "D":
+            finish(fd, name, covered)
+        self._told += 1
+        self.progress(self._told, 2 * len(self.plan.write), "files")
+        return covered
+
+    def _node(self, entry: Entry) -> Node:
+        node = self.staging.staged_node(entry.digest)
+        if node is None:
+            raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
+        return node
+
+    def _covered(self, entry: Entry, node: Node, content: Iterable[bytes]) -> Node:
+        """What an entry's digest covers of a staged object. Raises HashMismatch where it is another."""
+        found = digests(node, content, self.rule)
+        covered = next((view for view, digest in found if digest == entry.digest), None)
+        if covered is None or covered.kind != entry.kind:
+            raise HashMismatch(f"the staged object of {entry.name} is damaged", "Run the command again.")
+        return covered
+
+    def _keep(self, op: Op) -> None:
+        """Gives what will be replaced a second name; where the file system has no links, a copy."""
+        source, copy = (os.fsencode(self.root.path) + paths.encode(path) for path in (op.path, op.old))
+        fd, name = self.root.parent(op.path)
+        try:
+            os.link(name, copy, src_dir_fd=fd, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in _UNABLE:
+                raise
+            shutil.copy2(source, copy, follow_symlinks=False)
+
+    def _describe(self, entry: Entry, found: os.stat_result) -> None:
+        """The operations that give a folder, which stays, its new metadata."""
+        node = self._covered(entry, self._node(entry), ())
+        old, new = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid), (node.permissions, node.uid, node.gid)
+        if old != new:
+            words = (word for mode, uid, gid in (new, old) for word in (f"{mode:05o}", f"{uid}:{gid}"))
+            self._op("meta", entry.name, *words)
+        there = self.root.node(entry.name)
+        have, want = dict(there.xattrs) if there is not None else {}, dict(node.xattrs)
+        # Where digests do not cover xattrs, those that the folder has are the device's own (labels).
+        for key in sorted(want if self.rule is not XattrRule.HASHED else {*have, *want}):
+            if have.get(key) != want.get(key):
+                self._op("xattr", entry.name, key, _hex(want.get(key)), _hex(have.get(key)))
+
+    def _refuse_foreign(self) -> None:
+        """Raises ApplyError where a folder that gives way to a file or link holds what nobody is to remove."""
+        gone = {*self.plan.remove}
+        for entry in self.plan.write:
+            todo = [entry.name] if entry.kind != "D" else []
+            foreign: set[str] = set()
+            while todo:
+                at = todo.pop()
+                inside = [f"{at}/{name}" for name in self.root.names(at)]
+                foreign.update(path for path in inside if path not in gone)
+                todo += inside
+            plan.check_foreign(entry, frozenset(foreign))
+
+
+def _hex(value: bytes | None) -> str:
+    return "-" if value is None else "0x" + value.hex()
+
+
+def _probe(fd: int) -> None:
+    """Raises _Unable where the file system of a folder has no hard links, or cannot exchange folders."""
+    first, second = b"probe-1", b"probe-2"
+    try:
+        for name in (first, second):
+            os.mkdir(name, 0o700, dir_fd=fd)
+        syscalls.exchange(fd, first, fd, second)
+        os.symlink("x", b"probe-1/a", dir_fd=fd)
+        os.link(b"probe-1/a", b"probe-1/b", src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+        shutil.rmtree(first, dir_fd=fd)
+        os.rmdir(second, dir_fd=fd)
+    except OSError as e:
+        if e.errno in {*_UNABLE, errno.ENOSYS, errno.EINVAL}:
+            raise _Unable from e
+        raise

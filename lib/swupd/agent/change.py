@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths, tree
-from swupd.agent import actions, fetch, plan
-from swupd.agent.apply import Outcome, apply, places, sweep
+from swupd.agent import actions, fetch, plan, transaction
+from swupd.agent.apply import How, Outcome, apply, back_end
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.report import Steps, size
-from swupd.agent.session import Session
+from swupd.agent.session import Session, act
 from swupd.agent.state import State, XattrRule, names_on_disk
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
@@ -26,6 +26,7 @@ class Wish:
     owned: entries that the tree has now, as sources.
     manifests: bundles wanted, by name. old: versions of those there now. bundles: names to tell the user.
     boot_always: run the boot manager whatever changed. keep_cache: leave downloads. download_only: stop before apply.
+    undo: whether there is a tree before to go back to. trial: whether the change may have to prove itself.
     share: part of a bundle's objects that must be missing for its zero pack to pay.
     """
 
@@ -39,16 +40,19 @@ class Wish:
     boot_always: bool = False
     keep_cache: bool = False
     download_only: bool = False
+    undo: bool = True
+    trial: bool = False
     share: float = field(default=0.2)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a wish. fetched: bytes that came from the server."""
+    """What became of a wish. fetched: bytes that came from the server. failed: sentences about what had to follow."""
 
     plan: Plan
     outcome: Outcome
     fetched: int = 0
+    failed: tuple[str, ...] = ()
 
 
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
@@ -59,28 +63,35 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         if session.settings.dry_run or session.state is None:
             _describe(session, wish, made, packs)
             return Result(made, Outcome(0, 0, ()))
+        if not made.empty:
+            transaction.refuse_on_trial(root.path)
         _fetch(session, session.state, root, wish, made, packs, steps)
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)
-        if not session.settings.skip_space_check:
-            fetch.check_space(session.state, made, root)
-        outcome = _put_in_place(session.state, root, made, wish.rule, steps)
+        outcome = _put_in_place(session, session.state, root, wish, made, steps)
     for folder in outcome.kept:
         session.report.warn(f"The folder {folder} is kept: it holds files that no bundle ships.")
     if not wish.keep_cache:
         session.state.clean()
-    _act(session, wish, made, steps)
-    return Result(made, outcome, session.content.received)
+    failed = _act(session, wish, made, steps)
+    return Result(made, outcome, session.content.received, failed)
 
 
-def _put_in_place(state: State, root: Root, made: Plan, rule: XattrRule, steps: Steps) -> Outcome:
-    """Applies a plan; what a run that was killed left beside the tree's files goes first."""
-    sweep(root, state.unfinished())
-    beside = places(made, root)
-    state.begin_apply(beside)
-    outcome = apply(made, beside, state, root, rule, steps.begin("update_files"))
-    state.end_apply()
-    return outcome
+def _put_in_place(session: Session, state: State, root: Root, wish: Wish, made: Plan, steps: Steps) -> Outcome:
+    """Applies a plan as one change, in the room that the undo of the one before leaves."""
+    progress = steps.begin("update_files")
+    if made.empty:
+        return Outcome(0, 0, ())
+    settings = session.settings
+    transaction.discard(root.path)
+    if not settings.skip_space_check:
+        fetch.check_space(state, made, root)
+    how = How(
+        keep=wish.undo and (settings.keep_undo or bool(wish.trial and settings.trial)),
+        trial=settings.trial if wish.trial else 0,
+        actions=_words(session, wish, made),
+    )
+    return apply(made, state, root, wish.rule, progress, how)
 
 
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:
@@ -148,15 +159,22 @@ def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
     return int(total)
 
 
-def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> None:
-    settings = session.settings
-    if not settings.scripts or (made.empty and not wish.boot_always):
-        return
-    steps.begin("run_postupdate_scripts")
-    touched = [*(e.name for e in made.write), *made.remove]
-    chosen = actions.choose(settings.root, touched, settings.boot_update, wish.boot_always, settings.wait_for_scripts)
-    for sentence in actions.run(chosen):
-        session.report.warn(sentence)
+def _words(session: Session, wish: Wish, made: Plan) -> tuple[str, ...]:
+    """What has to run after a change."""
+    if not session.settings.scripts or (made.empty and not wish.boot_always):
+        return ()
+    return actions.needed([*(e.name for e in made.write), *made.remove], wish.boot_always)
+
+
+def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, ...]:
+    """Runs what has to follow, and ends the change; gives a sentence for each program that failed."""
+    words = _words(session, wish, made)
+    if words:
+        steps.begin("run_postupdate_scripts")
+    failed = act(session.settings, session.report, words)
+    if not made.empty:
+        transaction.acted(session.settings.root)
+    return failed
 
 
 def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> None:
@@ -169,6 +187,8 @@ def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, 
     say(f"Files to write: {len(made.write)}; to remove: {len(made.remove)}")
     say(f"To download: {size(to_fetch)}{f' and {unknown} files of unknown size' if unknown else ''}")
     say(f"Disk needed: about {size(2 * estimate(wish.manifests, made))}, half of it until the command ends")
+    with session.root() as root:
+        say(f"Back end: {back_end(root)}")
     say(f"Services touched: {', '.join(units) if units else 'none'}")
     say(f"Boot files touched: {', '.join(boot) if boot else 'none'}")
     for entry in made.write:

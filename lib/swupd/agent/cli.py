@@ -57,6 +57,13 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--tls-pin",), {"metavar": "SHA256", "help": "fingerprint that the server's certificate must have"}),
     (("--wait-for-scripts",), {**_FLAG, "help": "wait until services have been restarted"}),
     (("--skip-diskspace-check",), {**_FLAG, "help": "do not check for room on the disk"}),
+    (
+        ("--keep-undo",),
+        {
+            "choices": ("yes", "no"),
+            "help": "whether the tree before a change stays at hand until it is confirmed (yes)",
+        },
+    ),
     (("--dry-run",), {**_FLAG, "help": "say what would be done, change nothing"}),
     (("--quiet",), {**_FLAG, "help": "print only warnings and errors"}),
     (("--verbose",), {**_FLAG, "help": "print more"}),
@@ -91,6 +98,10 @@ _OPTIONS: dict[str, tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = {
         (("-s", "--status"), {**_FLAG, "help": "only say whether there is an update"}),
         (("-k", "--keepcache"), {**_FLAG, "help": "keep what was downloaded"}),
         (("--download",), {**_FLAG, "help": "download only"}),
+        (
+            ("--trial",),
+            {"metavar": "N", "help": "go back by itself unless one of the next N boots confirms the update"},
+        ),
         (("--incremental",), {**_FLAG, "help": "go through every listed version"}),
     ),
     "bundle-add": (
@@ -271,6 +282,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         tls_ca=Path(options.tls_ca) if options.tls_ca else None,
         tls_pin=(options.tls_pin or "").replace(":", "").lower(),
         skip_space_check=options.skip_diskspace_check,
+        keep_undo=options.keep_undo != "no",
+        trial=_number(getattr(options, "trial", None), "--trial", 0),
         dry_run=options.dry_run,
     )
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from swupd import paths, stream
-from swupd.agent import actions, installed, query
+from swupd.agent import actions, installed, query, transaction
 from swupd.agent import settings as device
+from swupd.agent.apply import back_end
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
 from swupd.agent.report import Json, Report, size
-from swupd.agent.session import Session, changing, layout, prepare_install, reading
+from swupd.agent.session import Session, act, changing, layout, prepare_install, reading, recover
 from swupd.agent.settings import Settings
 from swupd.agent.state import State, XattrRule, cached_bytes, digests, locked
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
@@ -36,7 +37,28 @@ def info(options: Options, settings: Settings, report: Report) -> int:
     report.say(f"Version URL:       {settings.version_url or 'unknown'}")
     report.say(f"Content URL:       {settings.content_url or 'unknown'}")
     report.say(f"Signatures:        {_signatures(settings)}")
+    with Root(settings.root) as root:
+        report.say(f"Changes by:        {back_end(root)}")
+    report.say(f"Last change:       {_last_change(settings)}")
     return 0
+
+
+def _last_change(settings: Settings) -> str:
+    """Whether it is complete, and whether one can go back."""
+    try:
+        found = transaction.status(settings.root)
+    except Refused:
+        return "unknown (only root can see it)"
+    if found.unfinished:
+        return "transaction pending: it was interrupted, and the next command that changes the tree ends it first"
+    if found.state == "undone":
+        return "undone"
+    if found.boots is not None:
+        return f"on trial, {found.boots} boots left; keep it with: swupd confirm, go back with: swupd rollback"
+    if found.state == "done":
+        kept = size(transaction.kept_bytes(settings.root))
+        return f"complete; to go back ({kept} are kept for that): swupd rollback, to free them: swupd confirm"
+    return "complete"
 
 
 def _signatures(settings: Settings) -> str:
@@ -62,13 +84,11 @@ def update(options: Options, settings: Settings, report: Report) -> int:
     if options.status:
         return check_update(options, settings, report)
     for _ in range(_MAX_HOPS):
-        current = device.current_version(settings.root)
-        if current == 0:
-            raise InvalidOption("version 0 is a development image, which is never updated", "Install a release.")
-        if not _update_once(options, settings, report, current):
+        before = _update_once(options, settings, report)
+        if not before:
             return 0
         following = device.default_format(settings.root)
-        if options.incremental and device.current_version(settings.root) != current:
+        if options.incremental and device.current_version(settings.root) != before:
             continue
         if options.format or following == settings.format or settings.dry_run or options.download:
             return 0
@@ -79,22 +99,30 @@ def update(options: Options, settings: Settings, report: Report) -> int:
     return 0
 
 
-def _update_once(options: Options, settings: Settings, report: Report, current: int) -> bool:
+def _update_once(options: Options, settings: Settings, report: Report) -> int:
+    """Takes the device one release further; gives the version it had, 0 where there is nothing more to do."""
     with changing(settings, report) as session:
+        # Not before: what was interrupted has to be ended first.
+        current = device.current_version(settings.root)
+        if current == 0:
+            raise InvalidOption("version 0 is a development image, which is never updated", "Install a release.")
         target = installed.newest(session, current, options.to_version, options.incremental)
         if target <= current:
             report.say(f"Version {current} is up to date.")
-            return False
+            return 0
         report.say(f"Updating from version {current} to {target}.")
         result = installed.update(session, target, options.keepcache, options.download)
     if settings.dry_run:
-        return False
+        return 0
     if options.download:
         report.say(f"Version {target} is downloaded ({size(result.fetched)}); nothing was changed yet.")
-        return False
+        return 0
     _tell(report, result)
     report.say(f"Updated to version {target}.")
-    return True
+    if settings.trial:
+        report.say(f"It is on trial: one of the next {settings.trial} boots must confirm it (swupd confirm).")
+    _end(result.failed)
+    return current
 
 
 def _run_new_agent(report: Report) -> None:
@@ -116,13 +144,23 @@ def _tell(report: Report, result: Result) -> None:
     )
 
 
+def _end(failed: tuple[str, ...]) -> int:
+    """0; raises SubprocessFailed where a program that had to run after the change failed."""
+    if failed:
+        raise SubprocessFailed(
+            f"the files are in place, but not all that has to follow was done: {failed[0]}",
+            "Mend the cause and run that program by hand.",
+        )
+    return 0
+
+
 def bundle_add(options: Options, settings: Settings, report: Report) -> int:
     """Adds bundles."""
     with changing(settings, report) as session:
         result = installed.bundle_add(session, options.bundles, not options.skip_optional)
     if not settings.dry_run:
         _tell(report, result)
-    return 0
+    return _end(result.failed)
 
 
 def bundle_remove(options: Options, settings: Settings, report: Report) -> int:
@@ -135,7 +173,7 @@ def bundle_remove(options: Options, settings: Settings, report: Report) -> int:
         )
     if not settings.dry_run:
         report.say(f"Removed: {', '.join(names) or 'nothing'} ({result.outcome.removed} files).")
-    return 0
+    return _end(result.failed)
 
 
 def bundle_list(options: Options, settings: Settings, report: Report) -> int:
@@ -239,7 +277,7 @@ def repair(options: Options, settings: Settings, report: Report) -> int:
         raise Incomplete(f"{after.count} problems are left: {left}", "See what is in their way, then repair again.")
     _tell(report, result)
     report.say(f"{before.count} problems repaired." if before.count else "There was nothing to repair.")
-    return 0
+    return _end(result.failed)
 
 
 def verify(options: Options, settings: Settings, report: Report) -> int:
@@ -267,7 +305,7 @@ def os_install(options: Options, settings: Settings, report: Report) -> int:
             result = installed.os_install(session, version, names, not options.skip_optional, options.force)
     if not settings.dry_run:
         _tell(report, result)
-    return 0
+    return _end(result.failed)
 
 
 def search_file(options: Options, settings: Settings, report: Report) -> int:
@@ -291,8 +329,7 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
     """Shows, sets or removes the mirror."""
     files = [device.below(settings.root, f"/etc/swupd/mirror_{kind}url") for kind in ("version", "content")]
     if options.set or options.unset:
-        if os.geteuid() != 0:
-            raise Refused("this command must be run as root", "Run it with sudo.")
+        _require_root()
         if options.set and not options.mirror_url:
             raise InvalidOption("the mirror's URL is missing", "Give it: swupd mirror --set URL")
         if options.set:
@@ -313,8 +350,7 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
 
 def clean(options: Options, settings: Settings, report: Report) -> int:
     """Empties the cache."""
-    if os.geteuid() != 0:
-        raise Refused("this command must be run as root", "Run it with sudo.")
+    _require_root()
     place = layout(settings)
     if settings.dry_run:
         report.say(f"{size(cached_bytes(place, options.all, others=True))} would be freed.")
@@ -338,6 +374,41 @@ def hashdump(options: Options, settings: Settings, report: Report) -> int:
             raise InvalidFile(f"there is no file, folder or symlink {options.file}", "Check the path.")
         report.say(digests(node, root.chunks(node), rule)[0][1])
     return 0
+
+
+def rollback(options: Options, settings: Settings, report: Report) -> int:
+    """Goes back to the tree before the last change, without a server."""
+    _require_root()
+    if settings.dry_run:
+        report.say(f"Last change: {_last_change(settings)}")
+        return 0
+    with locked(layout(settings)):
+        recover(settings, report)
+        with Root(settings.root) as root:
+            transaction.rollback(root)
+        failed = act(settings, report, transaction.wanted_actions(settings.root))
+        transaction.acted(settings.root)
+    report.say(f"The tree is as it was before the last change: version {device.current_version(settings.root)}.")
+    return _end(failed)
+
+
+def confirm(options: Options, settings: Settings, report: Report) -> int:
+    """Ends the trial of the last change, and gives up what is kept to go back."""
+    _require_root()
+    if settings.dry_run:
+        report.say(f"{size(transaction.kept_bytes(settings.root))} would be freed.")
+        return 0
+    with locked(layout(settings)):
+        recover(settings, report)
+        freed = transaction.kept_bytes(settings.root)
+        transaction.discard(settings.root)
+    report.say(f"The last change stays; {size(freed)} were freed.")
+    return 0
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise Refused("this command must be run as root", "Run it with sudo.")
 
 
 def autoupdate(options: Options, settings: Settings, report: Report) -> int:
@@ -375,6 +446,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "repair": (repair, "restore what differs from what was published"),
     "os-install": (os_install, "install into a folder"),
     "mirror": (mirror, "show, set or unset the mirror"),
+    "rollback": (rollback, "go back to the tree before the last change"),
+    "confirm": (confirm, "keep the last change for good, and free what is kept to go back"),
     "clean": (clean, "empty the cache"),
     "hashdump": (hashdump, "print the hash of a file"),
     "verify": (verify, "old name of diagnose, repair and os-install"),

@@ -133,6 +133,7 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
             bundles=tuple(sorted(n for n in new if n not in old or old[n].version != new[n].version)),
             keep_cache=keep_cache,
             download_only=download_only,
+            trial=True,
         ),
         steps,
     )
@@ -267,7 +268,16 @@ def os_install(session: Session, version: int, bundles: Iterable[str], optional:
     with session.root() as root:
         changes = plan.install(wanted, root.exists)
     wish = Wish(
-        changes, plan.present(wanted), {}, new, {}, xattr_rule(mom), tuple(sorted(new)), boot_always=True, share=0.1
+        changes,
+        plan.present(wanted),
+        {},
+        new,
+        {},
+        xattr_rule(mom),
+        tuple(sorted(new)),
+        boot_always=True,
+        undo=False,
+        share=0.1,
     )
     result = carry_out(session, wish, steps)
     if session.state is not None:

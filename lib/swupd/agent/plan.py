@@ -197,7 +197,7 @@ def settle(changes: Changes, facts: Facts, wanted: Mapping[str, Entry]) -> Plan:
     drop = {path for path in changes.drop if path in facts.kinds and not _below_link(path, facts)}
     for path, entry in put.items():
         if entry.kind != "D" and facts.kinds.get(path) == "D":
-            _check_foreign(entry, facts.below.get(path, frozenset()) - drop)
+            check_foreign(entry, facts.below.get(path, frozenset()) - drop)
     return Plan(
         write=tuple(sorted(put.values(), key=lambda e: (e.name == paths.OS_RELEASE, paths.encode(e.name)))),
         remove=tuple(sorted(drop - put.keys(), key=paths.encode, reverse=True)),
@@ -225,7 +225,8 @@ def _check_folder(entry: Entry, path: str) -> None:
         )
 
 
-def _check_foreign(entry: Entry, foreign: frozenset[str]) -> None:
+def check_foreign(entry: Entry, foreign: frozenset[str]) -> None:
+    """Raises ApplyError where a folder that an entry replaces holds foreign paths."""
     if foreign:
         some = ", ".join(sorted(foreign)[:3])
         raise ApplyError(

@@ -6,12 +6,12 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from swupd.agent import actions, transaction, trust
 from swupd.agent import settings as device
-from swupd.agent import trust
 from swupd.agent.catalog import Catalog
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
@@ -47,19 +47,25 @@ class Session:
 @contextlib.contextmanager
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
     """A session that writes nothing."""
+    _tell_unfinished(settings, report)
     yield _session(settings, report, None)
 
 
 @contextlib.contextmanager
 def changing(settings: Settings, report: Report) -> Iterator[Session]:
-    """A session that may change the device: as root, under the lock; with --dry-run one that writes nothing."""
+    """A session that may change the device: as root, under the lock; with --dry-run one that writes nothing.
+
+    A change that was interrupted is finished or undone first. Raises ApplyError where that cannot be done.
+    """
     if settings.dry_run:
+        _tell_unfinished(settings, report)
         yield _session(settings, report, None)
         return
     if os.geteuid() != 0:
         raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
     layout = _layout(settings)
     with locked(layout):
+        recover(settings, report)
         try:
             state = State(layout)
         except OSError as e:
@@ -68,6 +74,38 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
             yield _session(settings, report, state)
         finally:
             state.close()
+
+
+def _tell_unfinished(settings: Settings, report: Report) -> None:
+    """Warns of a change that was interrupted; nobody but root can see one."""
+    with contextlib.suppress(Refused):
+        if transaction.status(settings.root).unfinished:
+            report.warn("A change of this tree was interrupted; the next command that changes it ends it first.")
+
+
+def recover(settings: Settings, report: Report) -> None:
+    """Ends a change that was interrupted, and what has to follow it. For those who hold the lock. Raises ApplyError."""
+    before = transaction.status(settings.root)
+    if not before.state:
+        return
+    with Root(settings.root) as root:
+        state = transaction.recover(root)
+    if before.unfinished or state == "undone":
+        report.warn(f"A change that was interrupted was {'undone' if state == 'undone' else 'finished'}.")
+    if before.unfinished or before.pending:
+        act(settings, report, transaction.wanted_actions(settings.root))
+    transaction.acted(settings.root)
+
+
+def act(settings: Settings, report: Report, words: Iterable[str]) -> tuple[str, ...]:
+    """Runs what has to follow a change; gives a sentence for each program that failed."""
+    if not settings.scripts:
+        return ()
+    chosen = actions.choose(settings.root, words, settings.boot_update, settings.wait_for_scripts)
+    failed = actions.run(chosen)
+    for sentence in failed:
+        report.warn(sentence)
+    return failed
 
 
 def _layout(settings: Settings) -> Layout:

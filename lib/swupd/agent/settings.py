@@ -31,6 +31,7 @@ class Settings:
     format: a positive number as text, or "staging". data_dir, cache_dir: where state and cache live.
     certificate: trust file for signatures, or None where there is none.
     retry_delay: seconds before the first retry. parallel: downloads at a time.
+    keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
     """
 
     root: Path = Path("/")
@@ -53,6 +54,8 @@ class Settings:
     tls_ca: Path | None = None
     tls_pin: str = ""
     skip_space_check: bool = False
+    keep_undo: bool = True
+    trial: int = 0
     dry_run: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
 

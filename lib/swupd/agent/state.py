@@ -21,7 +21,6 @@ from pathlib import Path
 
 from swupd import paths, tree
 from swupd.errors import FolderError, HashMismatch, LockError, WriteError, write_error
-from swupd.stream import MAX_MANIFEST
 from swupd.tree import Node, Root
 
 _PRIVATE = ("staged", "download")
@@ -88,11 +87,6 @@ class Layout:
     def version(self) -> Path:
         """The last version that an update applied."""
         return self.data / "version"
-
-    @property
-    def unfinished(self) -> Path:
-        """Paths at which new objects wait while they are put in place; there only meanwhile."""
-        return self.data / "unfinished"
 
     def manifest(self, version: int, name: str) -> Path:
         """A cached manifest (or its .sig)."""
@@ -185,21 +179,6 @@ class State:
         """Writes down which version was applied."""
         with _writing(self.layout.version):
             write_file(self.layout.version, b"%d\n" % version)
-
-    def begin_apply(self, beside: Iterable[str]) -> None:
-        """Writes down where new objects will wait, before the first is made."""
-        with _writing(self.layout.unfinished):
-            write_file(self.layout.unfinished, b"\0".join(paths.encode(path) for path in beside))
-
-    def end_apply(self) -> None:
-        """Nothing waits any more."""
-        self.layout.unfinished.unlink(missing_ok=True)
-
-    def unfinished(self) -> tuple[str, ...]:
-        """Where objects of a run that was killed may still wait."""
-        data = self.read_cached(self.layout.unfinished, MAX_MANIFEST)
-        names = (paths.decode(raw) for raw in (data or b"").split(b"\0"))
-        return tuple(name for name in names if name.startswith("/") and paths.is_reserved(name))
 
     def part(self, name: str) -> Path:
         """Where an object of the stream is downloaded to."""

@@ -1,0 +1,147 @@
+"""A second tree beside a folder: hard links to all that stays, new objects for the rest.
+
+Once it is complete and durable, the two are exchanged in one step. Folders are new, so that what happens to either
+tree's names cannot be seen in the other; files are shared, so nothing may ever be changed in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from swupd import paths
+from swupd.agent.state import finish
+from swupd.errors import ApplyError
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+Make = Callable[[Entry, int, bytes], Node]
+"""Makes an entry's object under a name in an open folder, complete but for a folder's metadata, which it gives."""
+
+
+@dataclass
+class Shadow:
+    """What becomes of a folder.
+
+    top: the folder's path. write: entries at or below it. gone: paths that are left out, with all that is in them.
+    keep_xattrs: folders keep the attributes that the release does not mention.
+    """
+
+    root: Root
+    top: str
+    write: Iterable[Entry]
+    gone: frozenset[str]
+    make: Make
+    keep_xattrs: bool
+    _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def build(self, fd: int, name: bytes) -> int:
+        """Makes the shadow under a name in an open folder; gives its inode number. Raises OSError, ApplyError."""
+        for entry in self.write:
+            self._below.setdefault(entry.name.rpartition("/")[0], {})[entry.name] = entry
+        own = self._below.pop(self.top.rpartition("/")[0], {}).get(self.top)
+        self._folder(self.top, own, *self.root.parent(self.top), fd, name)
+        if self._below:
+            raise ApplyError(
+                f"{min(self._below)} is no folder here, but files have to go into it",
+                "Run: swupd repair, or make it a folder again. Nothing was changed.",
+            )
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino
+
+    def unchanged(self) -> bool:
+        """Whether no name of the folder has come, gone or changed since the shadow was begun."""
+        try:
+            return all(_stamp(os.lstat(os.path.join(self.root.path, p[1:]))) == s for p, s in self._seen.items())
+        except OSError:
+            return False
+
+    def _folder(self, path: str, entry: Entry | None, live: int | None, name: bytes, fd: int, made: bytes) -> None:
+        """Makes one folder, complete: live and name say where the old one is, fd and made where the new one goes."""
+        if entry is None:
+            os.mkdir(made, 0o700, dir_fd=fd)
+            node = None
+        else:
+            node = self.make(entry, fd, made)
+        old = None if live is None else os.open(name, _FOLDER, dir_fd=live)
+        try:
+            new = os.open(made, _FOLDER, dir_fd=fd)
+            try:
+                changed = self._fill(path, old, new)
+                if old is not None and (node is None or self.keep_xattrs):
+                    _copy_xattrs(old, new)
+                if node is not None:
+                    finish(fd, made, node)
+                elif old is not None:
+                    _copy_metadata(old, new, times=not changed)
+            finally:
+                os.close(new)
+        finally:
+            if old is not None:
+                os.close(old)
+
+    def _fill(self, path: str, old: int | None, new: int) -> bool:
+        """Fills a folder with links and new objects; gives whether its names are others than before."""
+        write = self._below.pop(path, {})
+        changed = bool(write)
+        folders = set()
+        for name, is_folder in self._names(path, old):
+            child = f"{path}/{paths.decode(name)}"
+            if child in write:
+                folders |= {child} if is_folder else set()
+            elif child in self.gone:
+                changed = True
+            elif is_folder:
+                self._folder(child, None, old, name, new, name)
+            else:
+                os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+        for child, entry in write.items():
+            name = paths.encode(child.rpartition("/")[2])
+            if entry.kind == "D":
+                self._folder(child, entry, old if child in folders else None, name, new, name)
+            else:
+                self.make(entry, new, name)
+        return changed
+
+    def _names(self, path: str, old: int | None) -> list[tuple[bytes, bool]]:
+        if old is None:
+            return []
+        self._seen[path] = _stamp(os.fstat(old))
+        with os.scandir(b"/proc/self/fd/%d" % old) as items:
+            return [(item.name, item.is_dir(follow_symlinks=False)) for item in items]
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _copy_xattrs(old: int, new: int) -> None:
+    try:
+        for key in os.listxattr(old):
+            os.setxattr(new, key, os.getxattr(old, key))
+    except OSError as e:
+        if e.errno != errno.ENOTSUP:
+            raise
+
+
+def _copy_metadata(old: int, new: int, times: bool) -> None:
+    """Owner, mode and, where the names are the same, times: programs see by them whether to look again."""
+    found = os.fstat(old)
+    os.fchown(new, found.st_uid, found.st_gid)
+    os.fchmod(new, stat.S_IMODE(found.st_mode))
+    if times:
+        os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def folders(root: Root, top: str) -> tuple[int, int]:
+    """(number of folders at and below a folder, bytes they take): what a shadow costs beside new objects."""
+    count = size = 0
+    base = os.path.join(root.path, top[1:])
+    for place, _, _ in os.walk(base):
+        count += 1
+        size += max(4096, os.lstat(place).st_blocks * 512)
+    return count, size

@@ -1,0 +1,41 @@
+"""The two calls to the system that Python lacks: exchanging two names, and making one file system durable."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of linux/fs.h."""
+_RENAMEAT2 = {"x86_64": 316, "i686": 353, "aarch64": 276, "riscv64": 276, "armv7l": 382, "ppc64le": 357, "s390x": 347}
+"""The number of renameat2, for C libraries that do not know it."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> None:
+    """Makes each of two names that of the other's object, in one step. Raises OSError.
+
+    ENOSYS or EINVAL: kernel or file system cannot do it. EXDEV, EBUSY: they are not on one file system, or one is a
+    mount point.
+    """
+    call = getattr(_libc, "renameat2", None)
+    if call is not None:
+        result = call(first_dir, first, second_dir, second, _EXCHANGE)
+    elif platform.machine() in _RENAMEAT2:
+        result = _libc.syscall(_RENAMEAT2[platform.machine()], first_dir, first, second_dir, second, _EXCHANGE)
+    else:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    _check(result)
+
+
+def syncfs(fd: int) -> None:
+    """Makes all that was written to the file system of an open file durable. Raises OSError (EIO: data was lost)."""
+    _check(_libc.syncfs(fd))
+
+
+def _check(result: int) -> None:
+    if result:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
