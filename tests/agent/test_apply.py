@@ -11,76 +11,45 @@ import pytest
 
 from swupd import tree
 from swupd.agent import apply as engine
-from swupd.agent import change, fetch, plan, transaction
-from swupd.agent.plan import Changes, Plan
-from swupd.agent.report import Steps, Text
+from swupd.agent import fetch, transaction
+from swupd.agent.apply import How
+from swupd.agent.plan import Plan
 from swupd.agent.state import Layout, State, XattrRule
 from swupd.errors import ApplyError, DiskSpace, HashMismatch, SwupdError, WriteError
 from swupd.manifest import Entry
-from swupd.tree import Node, Root
+from swupd.tree import Root
 from tests import trees
+from tests.agent.objects import Objects, put_in_place, settled
 from tests.builders import File, Folder, Link, Spec, make_tree
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
-class Objects:
-    """A staging folder in memory; the object number `fails` cannot be read."""
-
-    def __init__(self, fails: int = 0, error: Exception | None = None) -> None:
-        self.nodes: dict[str, Node] = {}
-        self.contents: dict[str, bytes] = {}
-        self.left = fails
-        self.error = error
-
-    def add(self, root: Path) -> dict[str, Entry]:
-        """Takes all that is in a tree; gives its entries."""
-        found = {}
-        with Root(root) as opened:
-            for node in tree.scan(opened):
-                content = b"".join(opened.chunks(node)) if node.kind == "F" else b""
-                digest = tree.digest(node, [content])
-                self.nodes[digest], self.contents[digest] = node, content
-                found[node.path] = Entry(node.kind, digest, 20, node.path)
-        return found
-
-    def staged_node(self, digest: str) -> Node | None:
-        return self.nodes.get(digest)
-
-    def staged_content(self, digest: str) -> Iterator[bytes]:
-        self.left -= 1
-        data = self.contents[digest]
-        yield data[: len(data) // 2]
-        if self.left == 0 and self.error:
-            raise self.error
-        yield data[len(data) // 2 :]
-
-
-def quiet() -> Steps:
-    with open(os.devnull, "w") as nowhere:
-        return Steps(Text(nowhere, nowhere, 0, False), ())
+WAYS = {"exchange": How(), "journal": How(exchange=False)}
 
 
 def carry_out(
-    device: Path, objects: Objects, put: dict[str, Entry], drop: set[str], rule: XattrRule = XattrRule.HASHED
+    device: Path,
+    objects: Objects,
+    put: dict[str, Entry],
+    drop: set[str],
+    rule: XattrRule = XattrRule.HASHED,
+    how: How = WAYS["exchange"],
 ) -> engine.Outcome:
-    """Settles and applies, as every command does."""
-    changes = Changes(tuple(put.values()), tuple(drop))
-    with Root(device) as root:
-        made = plan.settle(changes, change.observe(root, changes, rule, quiet()), put)
-        outcome = engine.apply(made, objects, root, rule, lambda *_: None)
-        transaction.acted(device)
-        return outcome
+    """Settles, applies and ends the change."""
+    outcome = put_in_place(device, objects, put, drop, how, rule)
+    transaction.acted(device)
+    return outcome
 
 
-def turn(tmp_path: Path, before: dict[str, Spec], after: dict[str, Spec], **foreign: Spec) -> Path:
-    """A device with one tree becomes another; what is foreign is on it from the beginning."""
-    device = make_tree(tmp_path / "device", {**before, **{k.replace("_", "/"): v for k, v in foreign.items()}})
+def turn(tmp_path: Path, before: dict[str, Spec], after: dict[str, Spec], how: How = WAYS["exchange"]) -> Path:
+    """A device with one tree becomes another."""
+    device = make_tree(tmp_path / "device", before)
     objects = Objects()
     wanted = objects.add(make_tree(tmp_path / "wanted", after))
     with Root(make_tree(tmp_path / "owned", before)) as owned:
         gone = {n.path for n in tree.scan(owned)} - wanted.keys()
-    carry_out(device, objects, wanted, gone)
+    carry_out(device, objects, wanted, gone, how=how)
     return device
 
 
@@ -100,10 +69,13 @@ KINDS: dict[str, dict[str, Spec]] = {
 
 @pytest.mark.parametrize("before", KINDS)
 @pytest.mark.parametrize("after", KINDS)
-def test_everything_can_become_everything(tmp_path: Path, before: str, after: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_everything_can_become_everything(tmp_path: Path, before: str, after: str, way: str) -> None:
     around: dict[str, Spec] = {"/a": "a", "/xa/b": "sibling", "/z": "z"}
-    device = turn(tmp_path, {**KINDS[before], **around}, {**KINDS[after], **around})
+    first, second = ({f"/usr{path}": spec for path, spec in {**KINDS[k], **around}.items()} for k in (before, after))
+    device = turn(tmp_path, first, second, WAYS[way])
     assert trees.listing(device) == trees.listing(tmp_path / "wanted")
+    assert os.listdir(device) == ["usr"]
 
 
 def test_os_release_comes_last(tmp_path: Path) -> None:
@@ -115,9 +87,8 @@ def test_os_release_comes_last(tmp_path: Path) -> None:
     def progress(done: int, total: int, unit: str) -> None:
         told.append((device / "usr/lib/os-release").read_text())
 
-    changes = Changes(tuple(wanted.values()))
     with Root(device) as root:
-        made = plan.settle(changes, change.observe(root, changes, XattrRule.HASHED, quiet()), wanted)
+        made = settled(root, wanted, set())
         engine.apply(made, objects, root, XattrRule.HASHED, progress)
     assert told[:-1] == ["old"] * (len(told) - 1) and told[-1] == "new"
 

@@ -12,8 +12,8 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from swupd import paths
@@ -43,11 +43,15 @@ class Staging(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done. written, removed: numbers of paths; kept: folders that stay because foreign files are in them."""
+    """What was done. written, removed: numbers of paths; kept: folders that stay because foreign files are in them.
+
+    damaged: paths that the release has, which the change did not touch and which are missing or of another kind.
+    """
 
     written: int
     removed: int
     kept: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,14 @@ class How:
     """keep: undo stays after the change. trial: boots within which it must be confirmed, 0 for none.
 
     actions: words for what has to run afterwards. exchange: whether the folder /usr may be exchanged as a whole.
+    wanted: what the release has, to be compared with the folder before it is put in place.
     """
 
     keep: bool = False
     trial: int = 0
     actions: tuple[str, ...] = ()
     exchange: bool = True
+    wanted: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def obstacle(root: Root) -> str:
@@ -86,7 +92,7 @@ def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: P
     """
     kept = kept_folders(made, root)
     try:
-        change = _prepared(made, staging, root, rule, progress, how, kept)
+        change, damaged = _prepared(made, staging, root, rule, progress, how, kept)
         transaction.commit(root, change, _second_half(progress, len(made.write), len(change.ops)))
     except BaseException as e:
         root.forget()
@@ -96,7 +102,7 @@ def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: P
         if isinstance(e, OSError):
             raise write_error(root.path, e) from e
         raise
-    return Outcome(len(made.write), len(made.remove) - len(kept), kept)
+    return Outcome(len(made.write), len(made.remove) - len(kept), kept, damaged)
 
 
 def back_end(root: Root) -> str:
@@ -125,20 +131,21 @@ def kept_folders(made: Plan, root: Root) -> tuple[str, ...]:
 
 def _prepared(
     made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How, kept: tuple[str, ...]
-) -> Journal:
-    """Makes everything that a change needs, durably. Raises OSError and what `apply` raises."""
+) -> tuple[Journal, tuple[str, ...]]:
+    """Makes everything that a change needs, durably; gives damage that was seen, too. Raises what `apply` raises."""
     if how.exchange and _wants_exchange(made) and not obstacle(root):
         try:
             return _with_shadow(_Preparation(made, staging, root, rule, progress, how, kept, TOP))
         except _Unable:
             pass
-    return _Preparation(made, staging, root, rule, progress, how, kept).run()
+    return _Preparation(made, staging, root, rule, progress, how, kept).run(), ()
 
 
-def _with_shadow(preparation: _Preparation) -> Journal:
+def _with_shadow(preparation: _Preparation) -> tuple[Journal, tuple[str, ...]]:
     for _ in range(2):
         with contextlib.suppress(_Moved):
-            return replace(preparation).run()
+            attempt = replace(preparation)
+            return attempt.run(), attempt.damaged
     raise ApplyError(
         f"something else changes files below {TOP} while the update is prepared",
         "See what it is (another installer?), then run the command again. Nothing was changed.",
@@ -205,6 +212,8 @@ class _Preparation:
         self._ops: list[Op] = []
         self._numbers = iter(range(2**31))
         self._told = 0
+        self._covers: dict[str, Node] = {}
+        self.damaged: tuple[str, ...] = ()
         self._areas = Areas(self.root)
         self._inside: dict[str, tuple[str, str]] = {}
         self._folders: list[tuple[Root, str, Node]] = []
@@ -222,12 +231,14 @@ class _Preparation:
             for path in drop:
                 if swapped.isdisjoint(paths.parents(path)):
                     self._op("drop", path)
-            self._work.prepare((e.name for e in self.plan.write), self.how.trial, bool(self.how.actions))
+            ops = journal.order(self._ops)
+            change = Journal(self._work.id, self._work.areas, ops, self.how.keep, self.how.actions)
+            self._work.prepare(change, (e.name for e in self.plan.write), self.how.trial)
             if shadow is not None and not shadow.unchanged():
                 raise _Moved
         finally:
             self._work.close()
-        return Journal(self._work.id, self._work.areas, journal.order(self._ops), self.how.keep, self.how.actions)
+        return change
 
     def _op(self, kind: str, path: str, *words: str) -> Op:
         op = Op(kind, self._areas.of(path), next(self._numbers), path, words)
@@ -254,7 +265,23 @@ class _Preparation:
                 raise _Unable from e
             raise
         self._ops.append(Op("swap", "", number, self.top, ("D", str(inode))))
+        self._verify(shadow, opened, f"/{number}")
         return shadow
+
+    def _verify(self, shadow: Shadow, opened: Root, place: str) -> None:
+        """Compares the shadow with what it shall be: the kinds of all its paths, and all that is new.
+
+        Contents were hashed while they were written. Raises HashMismatch.
+        """
+        for entry in shadow.write:
+            node = opened.node(place + entry.name[len(self.top) :], xattrs=self.rule is not XattrRule.IGNORED)
+            if node is None or not _same(node, self._covers[entry.name]):
+                raise HashMismatch(
+                    f"{entry.name} is not on the disk as it was written",
+                    "Check disk and file system; nothing was changed.",
+                )
+        wanted = self.how.wanted.items()
+        self.damaged = tuple(p for p, e in wanted if p.startswith(self.top + "/") and shadow.kinds.get(p) != e.kind)
 
     def _entry(self, entry: Entry) -> None:
         """Makes what puts one entry in place, outside of the shadow."""
@@ -306,6 +333,7 @@ class _Preparation:
         if node.kind != "D":
             finish(fd, name, covered)
         self._told += 1
+        self._covers[entry.name] = covered
         self.progress(self._told, 2 * len(self.plan.write), "files")
         return covered
 
@@ -360,6 +388,19 @@ class _Preparation:
                 foreign.update(path for path in inside if path not in gone)
                 todo += inside
             plan.check_foreign(entry, frozenset(foreign))
+
+
+def _same(node: Node, covered: Node) -> bool:
+    """Whether an object on disk is what a digest covers; a folder may have further xattrs."""
+    return (
+        (node.kind, node.permissions, node.uid, node.gid)
+        == (covered.kind, covered.permissions, covered.uid, covered.gid)
+        and (node.size, node.target) == (covered.size, covered.target)
+        and set(covered.xattrs) <= set(node.xattrs)
+    ) or (
+        node.kind == covered.kind == "L"
+        and (node.uid, node.gid, node.target) == (covered.uid, covered.gid, covered.target)
+    )
 
 
 def _hex(value: bytes | None) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths, tree
-from swupd.agent import actions, fetch, plan, transaction
-from swupd.agent.apply import How, Outcome, apply, back_end
+from swupd.agent import actions, fetch, plan, shadow, transaction
+from swupd.agent.apply import TOP, How, Outcome, apply, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.report import Steps, size
 from swupd.agent.session import Session, act
 from swupd.agent.state import State, XattrRule, names_on_disk
+from swupd.errors import DiskSpace
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
 from swupd.tree import Root
@@ -69,6 +70,9 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)
         outcome = _put_in_place(session, session.state, root, wish, made, steps)
+    if outcome.damaged:
+        some = f"{', '.join(outcome.damaged[:3])}{' …' if len(outcome.damaged) > 3 else ''}"
+        session.report.warn(f"{len(outcome.damaged)} files that did not change are damaged: {some}; run: swupd repair")
     for folder in outcome.kept:
         session.report.warn(f"The folder {folder} is kept: it holds files that no bundle ships.")
     if not wish.keep_cache:
@@ -84,14 +88,33 @@ def _put_in_place(session: Session, state: State, root: Root, wish: Wish, made: 
         return Outcome(0, 0, ())
     settings = session.settings
     transaction.discard(root.path)
-    if not settings.skip_space_check:
-        fetch.check_space(state, made, root)
+    exchange = _has_room(session, state, root, made)
     how = How(
         keep=wish.undo and (settings.keep_undo or bool(wish.trial and settings.trial)),
         trial=settings.trial if wish.trial else 0,
         actions=_words(session, wish, made),
+        exchange=exchange,
+        wanted=wish.wanted,
     )
     return apply(made, state, root, wish.rule, progress, how)
+
+
+def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
+    """Whether there is room for a second /usr beside the new files. Raises DiskSpace where there is none for those."""
+    if session.settings.skip_space_check:
+        return True
+    if not obstacle(root):
+        try:
+            fetch.check_space(state, made, root, shadow.folders(root, TOP))
+            return True
+        except DiskSpace as e:
+            fetch.check_space(state, made, root)
+            session.report.warn(
+                f"There is no room to exchange {TOP} as a whole ({e.problem}); files are replaced singly."
+            )
+            return False
+    fetch.check_space(state, made, root)
+    return True
 
 
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:

@@ -400,9 +400,10 @@ def confirm(options: Options, settings: Settings, report: Report) -> int:
         return 0
     with locked(layout(settings)):
         recover(settings, report)
+        there = transaction.status(settings.root).state == "done"
         freed = transaction.kept_bytes(settings.root)
         transaction.discard(settings.root)
-    report.say(f"The last change stays; {size(freed)} were freed.")
+    report.say(f"The last change stays; {size(freed)} were freed." if there else "There is nothing to confirm.")
     return 0
 
 

@@ -22,6 +22,10 @@ from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
 _OVERHEAD = 64 * stream.KIB
+_JOURNAL = 256
+"""About what one path takes in the journal."""
+_BLOCK = 4096
+_FAT = frozenset({b"vfat", b"msdos", b"exfat"})
 
 
 @dataclass(frozen=True)
@@ -219,34 +223,53 @@ def download_size(source: Source, plan: Plan, packs: Iterable[Pack]) -> tuple[in
     return sum(s or 0 for s in single), sum(s is None for s in single)
 
 
-def check_space(state: State, plan: Plan, root: Root) -> int:
-    """Bytes that putting a staged plan in place takes. Raises DiskSpace where a file system lacks them.
+def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)) -> int:
+    """Bytes that the new objects of a staged plan take. Raises DiskSpace where a file system lacks room.
 
-    New files are written beside the old ones before any old one goes, so old ones do not count as free.
+    New objects are there before any old one goes, so old ones do not count as free; nor do those whose copies allow
+    to go back where a file system has no links. shadow: (number, bytes) of folders that are made a second time.
     """
-    bytes_needed: dict[int, int] = {}
-    inodes_needed: dict[int, int] = {}
-    places: dict[int, str] = {}
+    bytes_needed = {os.fstat(root.fd).st_dev: shadow[1] + _OVERHEAD + _JOURNAL * (len(plan.write) + len(plan.remove))}
+    inodes_needed = {os.fstat(root.fd).st_dev: shadow[0]}
+    places = {os.fstat(root.fd).st_dev: os.fspath(root.path)}
+    unlinked = _without_links()
+    total = 0
     for entry in plan.write:
         place = _existing(root, entry.name)
         device = os.stat(place).st_dev
         node = state.staged_node(entry.digest)
+        size_of_new = _BLOCK if entry.kind == "D" else -(-node.size // _BLOCK) * _BLOCK if node else 0
+        total += size_of_new
         places.setdefault(device, place)
-        bytes_needed[device] = bytes_needed.get(device, 0) + (-(-node.size // 4096) * 4096 if node else 0)
+        bytes_needed[device] = bytes_needed.get(device, 0) + size_of_new
+        if device in unlinked and (old := root.node(entry.name, xattrs=False)) is not None:
+            bytes_needed[device] += old.size
         inodes_needed[device] = inodes_needed.get(device, 0) + 1
     for device, place in places.items():
-        free = os.statvfs(place)
-        if bytes_needed[device] > free.f_bavail * free.f_frsize:
-            raise DiskSpace(
-                f"{place} needs {size(bytes_needed[device])} of room and has {size(free.f_bavail * free.f_frsize)}",
-                "Free some space, then run the command again; nothing was changed.",
-            )
-        if free.f_files and inodes_needed[device] > free.f_favail:
-            raise DiskSpace(
-                f"{place} needs room for {inodes_needed[device]} files and has it for {free.f_favail}",
-                "Delete files that are not needed, then run the command again; nothing was changed.",
-            )
-    return sum(bytes_needed.values())
+        _check(place, bytes_needed[device], inodes_needed[device])
+    return total
+
+
+def _check(place: str, needed: int, files: int) -> None:
+    free = os.statvfs(place)
+    if needed > free.f_bavail * free.f_frsize:
+        raise DiskSpace(
+            f"{place} needs {size(needed)} of room and has {size(free.f_bavail * free.f_frsize)}",
+            "Free some space, then run the command again; nothing was changed.",
+        )
+    if free.f_files and files > free.f_favail:
+        raise DiskSpace(
+            f"{place} needs room for {files} files and has it for {free.f_favail}",
+            "Delete files that are not needed, then run the command again; nothing was changed.",
+        )
+
+
+def _without_links() -> frozenset[int]:
+    """The devices of mounted file systems that have no hard links."""
+    with open("/proc/self/mountinfo", "rb") as mounts:
+        found = [line.split(b" ") for line in mounts]
+    fat = [words[2].split(b":") for words in found if words[words.index(b"-") + 1] in _FAT]
+    return frozenset(os.makedev(int(major), int(minor)) for major, minor in fat)
 
 
 def check_download_space(folder: os.PathLike[str], needed: int) -> None:

@@ -37,6 +37,8 @@ class Shadow:
     gone: frozenset[str]
     make: Make
     keep_xattrs: bool
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Once it is built: F, D, L or "?" for each path below the top."""
     _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
     _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -89,17 +91,21 @@ class Shadow:
         write = self._below.pop(path, {})
         changed = bool(write)
         folders = set()
-        for name, is_folder in self._names(path, old):
+        for name, kind in self._names(path, old):
             child = f"{path}/{paths.decode(name)}"
             if child in write:
-                folders |= {child} if is_folder else set()
-            elif child in self.gone:
+                folders |= {child} if kind == "D" else set()
+                continue
+            if child in self.gone:
                 changed = True
-            elif is_folder:
+                continue
+            self.kinds[child] = kind
+            if kind == "D":
                 self._folder(child, None, old, name, new, name)
             else:
                 os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
         for child, entry in write.items():
+            self.kinds[child] = entry.kind
             name = paths.encode(child.rpartition("/")[2])
             if entry.kind == "D":
                 self._folder(child, entry, old if child in folders else None, name, new, name)
@@ -107,12 +113,20 @@ class Shadow:
                 self.make(entry, new, name)
         return changed
 
-    def _names(self, path: str, old: int | None) -> list[tuple[bytes, bool]]:
+    def _names(self, path: str, old: int | None) -> list[tuple[bytes, str]]:
         if old is None:
             return []
         self._seen[path] = _stamp(os.fstat(old))
         with os.scandir(b"/proc/self/fd/%d" % old) as items:
-            return [(item.name, item.is_dir(follow_symlinks=False)) for item in items]
+            return [(item.name, _kind(item)) for item in items]
+
+
+def _kind(item: os.DirEntry[bytes]) -> str:
+    if item.is_symlink():
+        return "L"
+    if item.is_dir(follow_symlinks=False):
+        return "D"
+    return "F" if item.is_file(follow_symlinks=False) else "?"
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

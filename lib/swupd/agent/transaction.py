@@ -1,6 +1,7 @@
 """A change as a whole: its folder, its states, going forward, going back. Recovery needs nothing but this folder.
 
     .swupd/
+      staged               the journal while everything is prepared
       commit.1 … commit.3  the journal while the change is carried out; the number counts the attempts
       back                 the journal while the change is undone
       done                 the journal after the change, while undo is kept
@@ -9,12 +10,13 @@
       pending              what has to run after the change did not run yet
       changed              paths inside new folders that come from the release; others in there are the device's own
       id                   the journal's id, on each file system that is changed
+      spare                room that is given up where the disk is full in the middle of a change
       areas                the file systems on which such a folder may lie
       recover, busybox     what finishes or undoes a change where Python cannot (recovery/swupd-recover)
       new, old             objects before they are put in place, and after they were taken away
 
-The journal's name is the state, so that a state changes in one step and without room on the disk. Without a journal
-the folder is what a run that failed left behind. Folders are the agent's alone: old programs in them may be setuid.
+The journal's name is the state, so that a state changes in one step and without room on the disk. Without one of
+the last four the folder is what a run that failed left behind. Folders are the agent's alone: old programs in them may be setuid.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ from pathlib import Path
 from swupd import paths
 from swupd.agent import helper, journal, moves, syscalls
 from swupd.agent.journal import Journal
-from swupd.agent.state import write_file
 from swupd.errors import ApplyError, Refused, write_error
 from swupd.tree import Root
 
 ATTEMPTS = 3
 """How often a step may fail before the change is undone."""
+_STAGED = "staged"
 _STATE = re.compile(r"commit\.[1-9]|back|done|undone")
 _TRIAL = re.compile(r"trial\.(\d+)\.([0-9a-z-]*)")
+_SPARE = 64 * 1024
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -108,7 +111,7 @@ class Workplace:
         discard(root.path)
         make = folder(root.path)
         make.mkdir(0o700)
-        write_file(make / "areas", b"".join(journal.escape(a).encode() + b"\n" for a in self.areas))
+        (make / "areas").write_text("".join(f"{journal.escape(area)}\n" for area in self.areas))
         for area in self.areas:
             here = folder(root.path, area)
             here.mkdir(0o700, exist_ok=True)
@@ -122,12 +125,17 @@ class Workplace:
         while self.new:
             self.new.popitem()[1].close()
 
-    def prepare(self, changed: Iterable[str], trial: int, pending: bool) -> None:
-        """Writes all that recovery needs beside the journal; makes everything durable. Raises OSError."""
+    def prepare(self, made: Journal, changed: Iterable[str], trial: int) -> None:
+        """Writes the journal and all that recovery needs; makes everything durable. Raises OSError."""
         here = folder(self.root.path)
+        (here / _STAGED).write_bytes(journal.serialize(made))
         (here / "changed").write_text("".join(f"{journal.escape(path)}\n" for path in changed))
         helper.install(self.root.path, here)
-        if pending:
+        for area in self.areas:
+            # Renames may need a block for a longer folder, and the disk may be full by then.
+            with (folder(self.root.path, area) / "spare").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _SPARE)
+        if made.actions:
             (here / "pending").touch()
         if trial:
             (here / f"trial.{trial}.{_boot()}").touch()
@@ -145,14 +153,7 @@ def _boot() -> str:
 
 def commit(root: Root, made: Journal, progress: Callable[[], None]) -> None:
     """Carries a change out; everything that it needs is durable. Raises ApplyError where it had to be undone."""
-    here = folder(root.path)
-    try:
-        write_file(here / "commit.1", journal.serialize(made))
-    except OSError as e:
-        if not (here / "commit.1").exists():
-            raise
-        raise ApplyError(f"the disk fails: {e}", "Check the disk.") from e
-    _finish(root, made, "commit.1", progress)
+    _finish(root, made, _rename(root.path, _STAGED, "commit.1"), progress)
 
 
 def recover(root: Root) -> str:
@@ -212,8 +213,9 @@ def discard(root: Path) -> None:
     try:
         areas = _areas(root)
         for name in ("done", "undone"):
-            (here / name).unlink(missing_ok=True)
-        _sync_folder(here)
+            if (here / name).exists():
+                (here / name).unlink()
+                _sync_folder(here)
         for area in areas:
             if area:
                 _clear(folder(root, area))
@@ -288,10 +290,17 @@ def _finish(root: Root, made: Journal, name: str, progress: Callable[[], None], 
         if attempt >= ATTEMPTS:
             break
         name = _turn(root, name, f"commit.{attempt + 1}", failure)
+        _give_room(root.path, made)
     _back(root, made, name)
     if not quiet:
         salvage(root, made)
         raise ApplyError(f"the change failed and was undone: {failure}", "Mend the cause, then run the command again.")
+
+
+def _give_room(root: Path, made: Journal) -> None:
+    for area in made.areas:
+        with contextlib.suppress(OSError):
+            (folder(root, area) / "spare").unlink()
 
 
 def _back(root: Root, made: Journal, name: str) -> None:

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""What a change costs that cannot be interrupted, against the same files put in place one by one.
+
+    PYTHONPATH=lib benchmarks/apply.py [FOLDER] [ROUNDS]
+
+Replaces 2,000 of 20,000 files of 8 KiB in a tree below FOLDER, in turn by each back end and in place (write beside,
+sync, rename, sync), and prints seconds and ratios of the medians. Run it on the file system that matters.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from swupd import tree
+from swupd.agent import apply, plan, state, transaction
+from swupd.agent.state import XattrRule
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+
+FILES, CHANGED, SIZE, FOLDERS = 20_000, 2_000, 8192, 1_000
+
+
+class Objects:
+    """New files of which only the first bytes differ, ready in memory."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.nodes: dict[str, Node] = {}
+
+    def entry(self, path: str, content: bytes) -> Entry:
+        node = tree.file_node(path, 0o644, len(content))
+        digest = tree.digest(node, [content])
+        self.contents[digest], self.nodes[digest] = content, node
+        return Entry("F", digest, 20, path)
+
+    def staged_node(self, digest: str) -> Node | None:
+        return self.nodes.get(digest)
+
+    def staged_content(self, digest: str) -> Iterator[bytes]:
+        yield self.contents[digest]
+
+
+def name(number: int) -> str:
+    return f"/usr/share/d{number % FOLDERS}/f{number}"
+
+
+def make(root: Path) -> None:
+    for number in range(FOLDERS):
+        (root / f"usr/share/d{number}").mkdir(parents=True)
+    for number in range(FILES):
+        (root / name(number)[1:]).write_bytes(b"old %d" % number + bytes(SIZE - 16))
+
+
+def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
+    """As updaters do it that cannot go back."""
+    for entry in made.write:
+        fd, base = root.parent(entry.name)
+        node = objects.nodes[entry.digest]
+        state.digests(
+            node, state.create(fd, b".new." + base, node, objects.staged_content(entry.digest)), XattrRule.HASHED
+        )
+        state.finish(fd, b".new." + base, node)
+    os.sync()
+    for entry in made.write:
+        fd, base = root.parent(entry.name)
+        os.rename(b".new." + base, base, src_dir_fd=fd, dst_dir_fd=fd)
+    os.sync()
+
+
+def by(exchange: bool) -> Callable[[plan.Plan, Objects, Root], None]:
+    def run(made: plan.Plan, objects: Objects, root: Root) -> None:
+        how = apply.How(keep=True, exchange=exchange)
+        apply.apply(made, objects, root, XattrRule.HASHED, lambda *_: None, how)
+
+    return run
+
+
+def blocks(root: Path) -> int:
+    """Bytes that a tree takes on the disk."""
+    return int(subprocess.run(["du", "-s", "-B1", root], capture_output=True, check=True).stdout.split()[0])
+
+
+def main() -> None:
+    place = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    base = Path(tempfile.mkdtemp(dir=place))
+    ways = {"in place": in_place, "journal": by(False), "exchange": by(True)}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    disk: dict[str, int] = {}
+    undo: list[float] = []
+    try:
+        make(base / "tree")
+        objects = Objects()
+        changed = range(0, FILES, FILES // CHANGED)
+        made = plan.Plan(
+            tuple(objects.entry(name(n), b"new %d" % n + bytes(SIZE - 16)) for n in sorted(changed, key=name))
+        )
+        for turn in range(rounds):
+            for way, run in ways.items() if turn % 2 else reversed(ways.items()):
+                copy = base / "copy"
+                subprocess.run(["cp", "-a", base / "tree", copy], check=True)
+                os.sync()
+                before = blocks(copy)
+                with Root(copy) as root:
+                    begin = time.perf_counter()
+                    run(made, objects, root)
+                    seconds[way].append(time.perf_counter() - begin)
+                    disk[way] = blocks(copy) - before
+                    if way == "exchange":
+                        begin = time.perf_counter()
+                        transaction.rollback(root)
+                        undo.append(time.perf_counter() - begin)
+                shutil.rmtree(copy)
+    finally:
+        shutil.rmtree(base)
+    plain = statistics.median(seconds["in place"])
+    for way, times in seconds.items():
+        median = statistics.median(times)
+        print(
+            f"{way:9} {median:6.2f} s  {median / plain:5.2f}x  (of {min(times):.2f} to {max(times):.2f} s)  "
+            f"{disk[way] / 2**20:5.1f} MiB more on disk until undo is given up"
+        )
+    print(f"going back by exchange: {statistics.median(undo):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
