@@ -95,13 +95,14 @@ def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: P
         change, damaged = _prepared(made, staging, root, rule, progress, how, kept)
         transaction.commit(root, change, _second_half(progress, len(made.write), len(change.ops)))
     except BaseException as e:
-        root.forget()
         if transaction.status(root.path).state in {"", "undone"}:
             with contextlib.suppress(WriteError, DiskSpace):
                 transaction.discard(root.path)
         if isinstance(e, OSError):
             raise write_error(root.path, e) from e
         raise
+    finally:
+        root.forget()
     return Outcome(len(made.write), len(made.remove) - len(kept), kept, damaged)
 
 
@@ -115,7 +116,8 @@ def _second_half(progress: Progress, written: int, steps: int) -> Callable[[], N
     """Tells progress of a commit in as many steps as the preparation had."""
     half = max(1, written)
     done = iter(range(1, steps + 1))
-    return lambda: progress(half + half * next(done) // steps, 2 * half, "files")
+    # Attempts after the first count no further than to the end.
+    return lambda: progress(half + half * next(done, steps) // steps, 2 * half, "files")
 
 
 def kept_folders(made: Plan, root: Root) -> tuple[str, ...]:

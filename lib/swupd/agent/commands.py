@@ -87,6 +87,8 @@ def update(options: Options, settings: Settings, report: Report) -> int:
         before = _update_once(options, settings, report)
         if not before:
             return 0
+        if settings.trial:
+            return 0
         following = device.default_format(settings.root)
         if options.incremental and device.current_version(settings.root) != before:
             continue

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _SCRIPT = Path(__file__).parent / "recovery/swupd-recover"
 _BUSYBOX = ("/usr/lib/swupd/busybox", "/usr/bin/busybox.static", "/usr/bin/busybox", "/bin/busybox")
+_HEADER = 64
 _INTERPRETER = 3
 """PT_INTERP of elf.h."""
 
@@ -38,8 +39,8 @@ def static_program(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def needs_interpreter(program: bytes) -> bool:
-    """Whether a program is not ELF, or names a dynamic linker. Raises struct.error for half a header."""
-    if not program.startswith(b"\x7fELF"):
+    """Whether a program is not ELF, or names a dynamic linker. Raises struct.error where it ends too early."""
+    if not program.startswith(b"\x7fELF") or len(program) < _HEADER:
         return True
     wide, order = program[4] == 2, "<" if program[5] == 1 else ">"
     (table,) = struct.unpack_from(order + ("Q" if wide else "I"), program, 32 if wide else 28)

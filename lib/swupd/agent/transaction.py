@@ -15,8 +15,9 @@
       recover, busybox     what finishes or undoes a change where Python cannot (recovery/swupd-recover)
       new, old             objects before they are put in place, and after they were taken away
 
-The journal's name is the state, so that a state changes in one step and without room on the disk. Without one of
-the last four the folder is what a run that failed left behind. Folders are the agent's alone: old programs in them may be setuid.
+The journal's name is the state, so that a state changes in one step and without room on the disk. Where it is none of
+commit, back, done and undone, the folder is what a run that failed left behind. Nobody else may enter it: old programs
+in it may be setuid.
 """
 
 from __future__ import annotations
