@@ -90,6 +90,16 @@ def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: P
 
     The caller ends the change with `transaction.acted`, once what has to follow ran.
     """
+    try:
+        return _apply(made, staging, root, rule, progress, how)
+    except transaction.Undone:
+        if not how.exchange:
+            raise
+        # What a file system refuses to exchange (an overlay's lower folders) can be replaced piece by piece.
+        return _apply(made, staging, root, rule, progress, replace(how, exchange=False))
+
+
+def _apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How) -> Outcome:
     kept = kept_folders(made, root)
     try:
         change, damaged = _prepared(made, staging, root, rule, progress, how, kept)
@@ -219,7 +229,8 @@ class _Preparation:
         self._areas = Areas(self.root)
         self._inside: dict[str, tuple[str, str]] = {}
         self._folders: list[tuple[Root, str, Node]] = []
-        self._refuse_foreign()
+        self._gone = frozenset(self.plan.remove)
+        self._base = os.fsencode(self.root.path)
         write = [e for e in self.plan.write if not _inside(e.name, self.top)]
         drop = [p for p in self.plan.remove if not _inside(p, self.top) and p not in self.kept]
         self._work = Workplace(self.root, {self._areas.of(p) for p in (*(e.name for e in write), *drop)})
@@ -255,7 +266,7 @@ class _Preparation:
             self.root,
             self.top,
             [e for e in self.plan.write if _inside(e.name, self.top)],
-            frozenset(self.plan.remove).difference(self.kept),
+            self._gone.difference(self.kept),
             self._make,
             keep_xattrs=self.rule is not XattrRule.HASHED,
         )
@@ -266,6 +277,8 @@ class _Preparation:
             if e.errno in _UNABLE:
                 raise _Unable from e
             raise
+        for entry in shadow.replaced:
+            self._refuse_foreign(entry)
         self._ops.append(Op("swap", "", number, self.top, ("D", str(inode))))
         self._verify(shadow, opened, f"/{number}")
         return shadow
@@ -298,6 +311,7 @@ class _Preparation:
         elif stat.S_ISDIR(found.st_mode) and entry.kind == "D":
             self._describe(entry, found)
         elif stat.S_ISDIR(found.st_mode) or entry.kind == "D":
+            self._refuse_foreign(entry)
             self._place("swap", entry)
         else:
             self._keep(self._place("put", entry))
@@ -312,20 +326,21 @@ class _Preparation:
     def _place(self, kind: str, entry: Entry) -> Op:
         """Makes a new object, and the operation that puts it in place."""
         area, number = self._areas.of(entry.name), next(self._numbers)
-        inode = self._object(entry, area, f"/{number}")
+        fd, name = self._object(entry, area, f"/{number}")
+        inode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino if kind == "swap" else 0
         words = (entry.kind, str(inode)) if kind == "swap" else ()
         self._ops.append(Op(kind, area, number, entry.name, words))
         return self._ops[-1]
 
-    def _object(self, entry: Entry, area: str, place: str) -> int:
-        """Makes a new object at a place of the agent's folder; gives its inode number."""
+    def _object(self, entry: Entry, area: str, place: str) -> tuple[int, bytes]:
+        """Makes a new object at a place of the agent's folder; gives the folder it is in, opened, and its name."""
         opened = self._work.new[area]
         fd, name = opened.parent(place)
         node = self._make(entry, fd, name)
         if entry.kind == "D":
             self._inside[entry.name] = area, place
             self._folders.append((opened, place, node))
-        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino
+        return fd, name
 
     def _make(self, entry: Entry, fd: int, name: bytes) -> Node:
         """Makes an object, complete but for a folder's metadata; gives what its digest covers."""
@@ -355,14 +370,14 @@ class _Preparation:
 
     def _keep(self, op: Op) -> None:
         """Gives what will be replaced a second name; where the file system has no links, a copy."""
-        source, copy = (os.fsencode(self.root.path) + paths.encode(path) for path in (op.path, op.old))
+        copy = self._base + paths.encode(op.old)
         fd, name = self.root.parent(op.path)
         try:
             os.link(name, copy, src_dir_fd=fd, follow_symlinks=False)
         except OSError as e:
             if e.errno not in _UNABLE:
                 raise
-            shutil.copy2(source, copy, follow_symlinks=False)
+            shutil.copy2(self._base + paths.encode(op.path), copy, follow_symlinks=False)
 
     def _describe(self, entry: Entry, found: os.stat_result) -> None:
         """The operations that give a folder, which stays, its new metadata."""
@@ -378,18 +393,16 @@ class _Preparation:
             if have.get(key) != want.get(key):
                 self._op("xattr", entry.name, key, _hex(want.get(key)), _hex(have.get(key)))
 
-    def _refuse_foreign(self) -> None:
+    def _refuse_foreign(self, entry: Entry) -> None:
         """Raises ApplyError where a folder that gives way to a file or link holds what nobody is to remove."""
-        gone = {*self.plan.remove}
-        for entry in self.plan.write:
-            todo = [entry.name] if entry.kind != "D" else []
-            foreign: set[str] = set()
-            while todo:
-                at = todo.pop()
-                inside = [f"{at}/{name}" for name in self.root.names(at)]
-                foreign.update(path for path in inside if path not in gone)
-                todo += inside
-            plan.check_foreign(entry, frozenset(foreign))
+        todo = [entry.name]
+        foreign: set[str] = set()
+        while todo:
+            at = todo.pop()
+            inside = [f"{at}/{name}" for name in self.root.names(at)]
+            foreign.update(path for path in inside if path not in self._gone)
+            todo += inside
+        plan.check_foreign(entry, frozenset(foreign))
 
 
 def _same(node: Node, covered: Node) -> bool:

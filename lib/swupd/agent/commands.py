@@ -388,9 +388,13 @@ def rollback(options: Options, settings: Settings, report: Report) -> int:
         recover(settings, report)
         with Root(settings.root) as root:
             transaction.rollback(root)
+        version = device.current_version(settings.root)
         failed = act(settings, report, transaction.wanted_actions(settings.root))
         transaction.acted(settings.root)
-    report.say(f"The tree is as it was before the last change: version {device.current_version(settings.root)}.")
+        state = State(layout(settings))
+        state.applied(version)
+        state.close()
+    report.say(f"The tree is as it was before the last change: version {version}.")
     return _end(failed)
 
 

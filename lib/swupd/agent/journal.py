@@ -26,7 +26,7 @@ from swupd.errors import ApplyError
 
 _FIRST = "swupd-transaction 1 "
 _WORDS = {"add": 0, "put": 0, "drop": 0, "swap": 2, "meta": 4, "xattr": 3, "sync": 0}
-_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._+-,@%=:~")
+_UNSAFE = re.compile(rb"[^A-Za-z0-9/._+,@%=:~-]")
 _LIBRARY = re.compile(r"/lib(32|64|x32)?/.*\.so(\.[^/]*)?$")
 _CORE = re.compile(
     r"/(ld-[^/]*\.so[^/]*|lib(c|m|dl|rt|pthread|resolv|python3[^/]*)([.-][^/]*)?\.so[^/]*|python3[^/]*)$"
@@ -119,7 +119,7 @@ def _rank(op: Op) -> int:
 
 def escape(path: str) -> str:
     """A path, or any text, as one word."""
-    return "".join(chr(b) if b in _SAFE else f"\\0{b:03o}" for b in paths.encode(path))
+    return _UNSAFE.sub(lambda found: b"\\0%03o" % ord(found[0]), paths.encode(path)).decode("ascii")
 
 
 def unescape(word: str) -> str:

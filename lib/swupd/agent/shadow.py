@@ -39,6 +39,8 @@ class Shadow:
     keep_xattrs: bool
     kinds: dict[str, str] = field(default_factory=dict)
     """Once it is built: F, D, L or "?" for each path below the top."""
+    replaced: list[Entry] = field(default_factory=list)
+    """Then: entries in the place of folders that were left out."""
     _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
     _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -94,7 +96,8 @@ class Shadow:
         for name, kind in self._names(path, old):
             child = f"{path}/{paths.decode(name)}"
             if child in write:
-                folders |= {child} if kind == "D" else set()
+                if kind == "D":
+                    folders.add(child)
                 continue
             if child in self.gone:
                 changed = True
@@ -111,6 +114,8 @@ class Shadow:
                 self._folder(child, entry, old if child in folders else None, name, new, name)
             else:
                 self.make(entry, new, name)
+                if child in folders:
+                    self.replaced.append(entry)
         return changed
 
     def _names(self, path: str, old: int | None) -> list[tuple[bytes, str]]:

@@ -46,6 +46,10 @@ _SPARE = 64 * 1024
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+class Undone(ApplyError):
+    """A change failed three times; the tree is the one before it."""
+
+
 @dataclass(frozen=True)
 class Status:
     """What a tree's folder says. state: "" for nothing, else the journal's name without the number.
@@ -153,7 +157,7 @@ def _boot() -> str:
 
 
 def commit(root: Root, made: Journal, progress: Callable[[], None]) -> None:
-    """Carries a change out; everything that it needs is durable. Raises ApplyError where it had to be undone."""
+    """Carries a change out; everything that it needs is durable. Raises Undone, ApplyError, OSError before it began."""
     _finish(root, made, _rename(root.path, _STAGED, "commit.1"), progress)
 
 
@@ -170,7 +174,8 @@ def recover(root: Root) -> str:
         if name in {"back", f"commit.{ATTEMPTS}"}:
             _back(root, found, name)
         else:
-            _finish(root, found, _rename(root.path, name, f"commit.{int(name[-1]) + 1}"), lambda: None, quiet=True)
+            with contextlib.suppress(Undone):
+                _finish(root, found, _turn(root, name, f"commit.{int(name[-1]) + 1}", None), lambda: None)
     name, _ = _read(root.path)
     if name == "undone":
         salvage(root, found)
@@ -207,10 +212,12 @@ def wanted_actions(root: Path) -> tuple[str, ...]:
 
 
 def discard(root: Path) -> None:
-    """Removes the folders of a change that is not under way. Raises WriteError."""
+    """Removes the folders of a change that is not under way. Raises WriteError, ApplyError where one is."""
     here = folder(root)
     if not here.is_dir():
         return
+    if status(root).unfinished:
+        raise ApplyError("a change was interrupted and not ended yet", "Run any command that changes the tree.")
     try:
         areas = _areas(root)
         for name in ("done", "undone"):
@@ -278,8 +285,8 @@ def _sync_folder(place: Path) -> None:
         os.close(fd)
 
 
-def _finish(root: Root, made: Journal, name: str, progress: Callable[[], None], quiet: bool = False) -> None:
-    """Goes forward until it is done or has failed too often; quiet: that it was undone is no error then."""
+def _finish(root: Root, made: Journal, name: str, progress: Callable[[], None]) -> None:
+    """Goes forward until it is done. Raises Undone where it failed too often, ApplyError where nothing goes."""
     while True:
         try:
             _forward(root, made, progress)
@@ -293,9 +300,8 @@ def _finish(root: Root, made: Journal, name: str, progress: Callable[[], None], 
         name = _turn(root, name, f"commit.{attempt + 1}", failure)
         _give_room(root.path, made)
     _back(root, made, name)
-    if not quiet:
-        salvage(root, made)
-        raise ApplyError(f"the change failed and was undone: {failure}", "Mend the cause, then run the command again.")
+    salvage(root, made)
+    raise Undone(f"the change failed and was undone: {failure}", "Mend the cause, then run the command again.")
 
 
 def _give_room(root: Path, made: Journal) -> None:
