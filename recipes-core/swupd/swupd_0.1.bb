@@ -2,6 +2,7 @@
 # HOMEPAGE and BUGTRACKER: the project has no page on the web that could be named.
 # BBCLASSEXTEND: swupd-server-native is what the build host gets, and it brings the agent too.
 SUMMARY = "Software update agent"
+SUMMARY:initramfs-module-swupd = "Ends an interrupted update before the system starts"
 DESCRIPTION = "The swupd command: looks for updates, installs them, adds and removes bundles, heals what was damaged."
 
 require swupd.inc
@@ -14,11 +15,19 @@ do_install() {
     install -m 0644 ${S}/lib/swupd/agent/systemd/* ${D}${systemd_system_unitdir}/
     install -d ${D}${systemd_system_unitdir}/update-triggers.target.wants
     ln -s ../swupd-provision.service ${D}${systemd_system_unitdir}/update-triggers.target.wants/
+    # Enabled here and not below /etc: devices get it with an update, too.
+    install -d ${D}${systemd_system_unitdir}/sysinit.target.wants
+    ln -s ../swupd-recover.service ${D}${systemd_system_unitdir}/sysinit.target.wants/
+    install -D -m 0755 ${S}/lib/swupd/agent/recovery/swupd-recover-initramfs ${D}${bindir}/swupd-recover-initramfs
+    install -D -m 0755 ${S}/lib/swupd/agent/recovery/initramfs-framework ${D}/init.d/95-swupd
 }
 
 SYSTEMD_SERVICE:${PN} = "swupd-update.timer"
 SYSTEMD_AUTO_ENABLE:${PN} ?= "disable"
+
+PACKAGES =+ "initramfs-module-swupd"
 FILES:${PN} += "${SWUPD_LIBDIR} ${systemd_system_unitdir}"
+FILES:initramfs-module-swupd += "/init.d ${bindir}/swupd-recover-initramfs"
 
 SWUPD_PYTHON ?= "python3-asn1crypto \
                  python3-asyncio \
@@ -27,6 +36,7 @@ SWUPD_PYTHON ?= "python3-asn1crypto \
                  python3-core \
                  python3-crypt \
                  python3-cryptography \
+                 python3-ctypes \
                  python3-datetime \
                  python3-fcntl \
                  python3-io \
@@ -36,3 +46,5 @@ SWUPD_PYTHON ?= "python3-asn1crypto \
                  python3-requests"
 SWUPD_PYTHON[doc] = "Packages that the agent needs to run; compression.zstd is in Python from 3.14 on"
 RDEPENDS:${PN} = "${SWUPD_PYTHON}"
+# Whoever makes an initramfs without that framework calls the program by himself.
+RRECOMMENDS:initramfs-module-swupd = "initramfs-framework-base"
