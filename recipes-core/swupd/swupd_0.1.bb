@@ -46,5 +46,4 @@ SWUPD_PYTHON ?= "python3-asn1crypto \
                  python3-requests"
 SWUPD_PYTHON[doc] = "Packages that the agent needs to run; compression.zstd is in Python from 3.14 on"
 RDEPENDS:${PN} = "${SWUPD_PYTHON}"
-# Whoever makes an initramfs without that framework calls the program by himself.
-RRECOMMENDS:initramfs-module-swupd = "initramfs-framework-base"
+RDEPENDS:initramfs-module-swupd = "initramfs-framework-base"
