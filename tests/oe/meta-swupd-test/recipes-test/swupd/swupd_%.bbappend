@@ -1,3 +1,3 @@
 SWUPD_PYTHON = "debian-python swupd-test-wheels"
 # Masked here; the test machine has an initramfs of its own.
-RDEPENDS:initramfs-module-swupd = ""
+RDEPENDS:initramfs-module-swupd:remove = "initramfs-framework-base"
