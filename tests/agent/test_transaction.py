@@ -384,7 +384,26 @@ def test_an_update_can_be_taken_back_without_a_server(device: Device) -> None:
     assert not (device.root / ".swupd").exists()
     assert device.run("rollback").code == 1
     assert device.ok("diagnose").code == 0
-    assert "Updated to version 20" in device.ok("update").out
+
+
+def test_what_was_taken_back_comes_again_only_when_asked_for(device: Device) -> None:
+    device.ok("update")
+    device.ok("rollback")
+    before = device.tree()
+    said = device.ok("update")
+    assert "was taken back" in said.err and "swupd update -V 20" in said.err
+    assert device.tree() == before
+    assert "Updated to version 20" in device.ok("update", "-V", "20").out
+    assert not (device.state / "left").exists()
+
+
+def test_what_failed_its_trial_does_not_come_again_by_itself(device: Device) -> None:
+    device.ok("update", "--trial", "1")
+    (trial,) = (device.root / ".swupd").glob("trial.*")
+    trial.rename(trial.with_name("trial.0.another-boot"))
+    assert by_shell(device.root, "sh") == 0
+    assert "was taken back" in device.ok("update").err
+    assert "Installed version: 10" in device.ok("info").out
 
 
 def test_confirming_frees_what_is_kept(device: Device) -> None:

@@ -17,9 +17,9 @@ from swupd.agent.apply import back_end
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
 from swupd.agent.report import Json, Report, size
-from swupd.agent.session import Session, act, changing, layout, prepare_install, reading, recover
+from swupd.agent.session import Session, act, changing, layout, note_left, prepare_install, reading, recover
 from swupd.agent.settings import Settings
-from swupd.agent.state import State, XattrRule, cached_bytes, digests, locked
+from swupd.agent.state import State, XattrRule, cached_bytes, digests, left, locked
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
 from swupd.tree import Root
 
@@ -111,6 +111,12 @@ def _update_once(options: Options, settings: Settings, report: Report) -> int:
         target = installed.newest(session, current, options.to_version, options.incremental)
         if target <= current:
             report.say(f"Version {current} is up to date.")
+            return 0
+        if target == left(session.layout) and not options.to_version:
+            report.warn(
+                f"Version {target} was taken back on this device and is not installed again by itself;"
+                f" to do that: swupd update -V {target}"
+            )
             return 0
         report.say(f"Updating from version {current} to {target}.")
         result = installed.update(session, target, options.keepcache, options.download)
@@ -275,8 +281,8 @@ def repair(options: Options, settings: Settings, report: Report) -> int:
     if settings.dry_run:
         return 0
     if after.count:
-        left = ", ".join((*after.missing, *after.modified, *after.extra)[:5])
-        raise Incomplete(f"{after.count} problems are left: {left}", "See what is in their way, then repair again.")
+        some = ", ".join((*after.missing, *after.modified, *after.extra)[:5])
+        raise Incomplete(f"{after.count} problems are left: {some}", "See what is in their way, then repair again.")
     _tell(report, result)
     report.say(f"{before.count} problems repaired." if before.count else "There was nothing to repair.")
     return _end(result.failed)
@@ -386,8 +392,10 @@ def rollback(options: Options, settings: Settings, report: Report) -> int:
         return 0
     with locked(layout(settings)):
         recover(settings, report)
+        before = device.current_version(settings.root)
         with Root(settings.root) as root:
             transaction.rollback(root)
+        note_left(settings, before)
         version = device.current_version(settings.root)
         failed = act(settings, report, transaction.wanted_actions(settings.root))
         transaction.acted(settings.root)

@@ -16,7 +16,7 @@ from swupd.agent.catalog import Catalog
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
-from swupd.agent.state import Layout, State, locked, make_folder
+from swupd.agent.state import Layout, State, applied, leave, locked, make_folder
 from swupd.errors import Refused, SettingsError, SignatureError, WriteError
 from swupd.tree import Root
 
@@ -92,9 +92,17 @@ def recover(settings: Settings, report: Report) -> None:
         state = transaction.recover(root)
     if before.unfinished or state == "undone":
         report.warn(f"A change that was interrupted was {'undone' if state == 'undone' else 'finished'}.")
+    if state == "undone":
+        note_left(settings, applied(layout(settings)))
     if before.unfinished or before.pending:
         act(settings, report, transaction.wanted_actions(settings.root))
     transaction.acted(settings.root)
+
+
+def note_left(settings: Settings, before: int) -> None:
+    """Writes down the version before, if the tree is now older. Raises WriteError."""
+    if before > device.current_version(settings.root):
+        leave(layout(settings), before)
 
 
 def act(settings: Settings, report: Report, words: Iterable[str]) -> tuple[str, ...]:

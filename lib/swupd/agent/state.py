@@ -88,6 +88,11 @@ class Layout:
         """The last version that an update applied."""
         return self.data / "version"
 
+    @property
+    def left(self) -> Path:
+        """The version from which one went back."""
+        return self.data / "left"
+
     def manifest(self, version: int, name: str) -> Path:
         """A cached manifest (or its .sig)."""
         return self.here / "manifest" / str(version) / f"Manifest.{name}"
@@ -133,6 +138,31 @@ def tracked(layout: Layout) -> frozenset[str]:
         return frozenset()
 
 
+def applied(layout: Layout) -> int:
+    """The last version that an update applied, 0 if none is written down."""
+    return _number(layout.version)
+
+
+def left(layout: Layout) -> int:
+    """The version from which one went back, 0 for none."""
+    return _number(layout.left)
+
+
+def leave(layout: Layout, version: int) -> None:
+    """Writes down that one went back from a version: it is not to be installed again by itself. Raises WriteError."""
+    make_folder(layout.data, 0o755)
+    with _writing(layout.left):
+        write_file(layout.left, b"%d\n" % version)
+
+
+def _number(file: Path) -> int:
+    try:
+        text = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.isdigit() and len(text) < 11 else 0
+
+
 class State:
     """Writes below data and cache folder. Made once the lock is held."""
 
@@ -176,9 +206,11 @@ class State:
             (self.layout.tracking / name).unlink(missing_ok=True)
 
     def applied(self, version: int) -> None:
-        """Writes down which version was applied."""
+        """Writes down which version was applied; one that was left before is none any more."""
         with _writing(self.layout.version):
             write_file(self.layout.version, b"%d\n" % version)
+            if left(self.layout) == version:
+                self.layout.left.unlink(missing_ok=True)
 
     def part(self, name: str) -> Path:
         """Where an object of the stream is downloaded to."""
