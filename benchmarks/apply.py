@@ -4,7 +4,8 @@
     PYTHONPATH=lib benchmarks/apply.py [FOLDER] [ROUNDS]
 
 Replaces 2,000 of 20,000 files of 8 KiB in a tree below FOLDER, in turn by each back end and in place (write beside,
-sync, rename, sync), and prints seconds and ratios (of the best runs, too: the machine may be busy). Run it on the file system that matters.
+sync, rename, sync), and prints seconds and ratios, of the best runs, too: the machine may be busy. Run it on the file
+system that matters.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swupd import tree
-from swupd.agent import apply, plan, state, transaction
+from swupd.agent import apply, plan, preparation, state, transaction
 from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
@@ -77,7 +78,7 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
 
 def by(exchange: bool) -> Callable[[plan.Plan, Objects, Root], None]:
     def run(made: plan.Plan, objects: Objects, root: Root) -> None:
-        how = apply.How(keep=True, exchange=exchange)
+        how = preparation.How(keep=True, exchange=exchange)
         apply.apply(made, objects, root, XattrRule.HASHED, lambda *_: None, how)
 
     return run

@@ -35,7 +35,7 @@ PURE = (
     "swupd.server.changes",
     "swupd.server.deltas",
 )
-WRITERS = {f"swupd.agent.{name}" for name in ("apply", "helper", "moves", "shadow", "state", "transaction")}
+WRITERS = {f"swupd.agent.{name}" for name in ("helper", "moves", "preparation", "shadow", "state", "transaction")}
 CHANGES = tuple(
     f"os.{name}"
     for name in (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swupd import tree
 from swupd.agent import helper, transaction
-from swupd.agent.apply import How
+from swupd.agent.preparation import How
 from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
 from swupd.tree import Root
@@ -24,9 +24,7 @@ from tests.builders import File, Folder, Link, Spec, make_tree
 
 HELPER = Path(helper.__file__).parent / "recovery/swupd-recover"
 SHELLS = {
-    name: command
-    for name, command in {"sh": ("sh",), "bash": ("bash", "--posix"), "busybox": ("busybox", "sh")}.items()
-    if shutil.which(command[0])
+    name: command for name, command in {"sh": ("sh",), "busybox": ("busybox", "sh")}.items() if shutil.which(command[0])
 }
 _ODD = "/odd name \udcff\\0101'\"$x"
 _BEFORE: dict[str, Spec] = {

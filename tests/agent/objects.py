@@ -10,6 +10,7 @@ from swupd import tree
 from swupd.agent import apply as engine
 from swupd.agent import change, plan
 from swupd.agent.plan import Changes, Plan
+from swupd.agent.preparation import How
 from swupd.agent.report import Steps, Text
 from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
@@ -60,7 +61,7 @@ def settled(root: Root, put: dict[str, Entry], drop: set[str], rule: XattrRule =
 
 
 def put_in_place(
-    device: Path, objects: Objects, put: dict[str, Entry], drop: set[str], how: engine.How, rule: XattrRule
+    device: Path, objects: Objects, put: dict[str, Entry], drop: set[str], how: How, rule: XattrRule
 ) -> engine.Outcome:
     """Settles and applies, as every command does; the change is not ended."""
     with Root(device) as root:

@@ -12,8 +12,8 @@ import pytest
 from swupd import tree
 from swupd.agent import apply as engine
 from swupd.agent import fetch, transaction
-from swupd.agent.apply import How
 from swupd.agent.plan import Plan
+from swupd.agent.preparation import How
 from swupd.agent.state import Layout, State, XattrRule
 from swupd.errors import ApplyError, DiskSpace, HashMismatch, SwupdError, WriteError
 from swupd.manifest import Entry

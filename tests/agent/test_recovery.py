@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swupd.agent import moves, transaction
-from swupd.agent.apply import How
+from swupd.agent.preparation import How
 from swupd.errors import ApplyError
 from swupd.tree import Root
 from tests import trees

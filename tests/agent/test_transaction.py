@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from swupd.agent import actions, apply, helper, moves, syscalls, transaction
-from swupd.agent.apply import How
+from swupd.agent.preparation import How
 from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
 from swupd.tree import Root
@@ -24,7 +24,7 @@ from tests.agent.changes import Case, by_shell, case, everything, memory, recove
 from tests.agent.devices import Device
 from tests.agent.interruption import killed
 from tests.agent.objects import Objects, settled
-from tests.builders import File, Spec, make_tree
+from tests.builders import File, Folder, Spec, make_tree
 from tests.test_properties import random_trees
 
 WAYS = {"exchange": How(keep=True), "journal": How(keep=True, exchange=False)}
@@ -146,6 +146,25 @@ def test_where_nothing_can_be_exchanged_files_go_one_by_one(tmp_path: Path, erro
         with Root(device) as root:
             transaction.rollback(root)
     assert trees.listing(device) == change.old
+
+
+def test_an_overlay_that_renames_no_folders_of_its_lower_tree_loses_them_nevertheless(tmp_path: Path) -> None:
+    old: dict[str, Spec] = {"/usr/a": "old", "/usr/gone": Folder(0o750, 5, 6, (("user.a", b"1"),)), "/usr/gone/x": "x"}
+    change = case(tmp_path, old, {"/usr/a": "new"}, {}, WAYS["exchange"])
+    for name in ("upper", "work", "device"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir={tmp_path}/before,upperdir={tmp_path}/upper,workdir={tmp_path}/work,redirect_dir=off"
+    device = tmp_path / "device"
+    if subprocess.run(["mount", "-t", "overlay", "none", "-o", layers, device], check=False).returncode:
+        pytest.skip("there are no overlays here")
+    try:
+        change.apply(device)
+        assert trees.listing(device) == change.new
+        with Root(device) as root:
+            transaction.rollback(root)
+        assert trees.listing(device) == change.old
+    finally:
+        subprocess.run(["umount", "-l", device], check=True)
 
 
 def test_the_back_end_follows_from_what_is_there(tmp_path: Path) -> None:

@@ -8,37 +8,21 @@ done below folder descriptors: no symlink is followed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from swupd import paths
-from swupd.agent import journal, plan, syscalls, transaction
-from swupd.agent.journal import Journal, Op
+from swupd.agent import transaction
+from swupd.agent.journal import Journal
 from swupd.agent.plan import Plan
-from swupd.agent.shadow import Shadow
-from swupd.agent.state import XattrRule, create, digests, finish
-from swupd.agent.transaction import Workplace
-from swupd.errors import ApplyError, DiskSpace, HashMismatch, WriteError, write_error
-from swupd.manifest import Entry
-from swupd.tree import Node, Root
+from swupd.agent.preparation import PLAIN, How, Moved, Preparation, Progress, Staging, Unable, inside
+from swupd.agent.state import XattrRule
+from swupd.errors import ApplyError, DiskSpace, WriteError, write_error
+from swupd.tree import Root
 
 TOP = "/usr"
 """The folder that is exchanged as a whole where that is possible."""
-_UNABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
-"""What a link of a file fails with that can only be replaced: foreign mount, immutable, too many names, no links."""
-Progress = Callable[[int, int, str], None]
-
-
-class Staging(Protocol):
-    """Where the objects of a plan lie."""
-
-    def staged_node(self, digest: str) -> Node | None: ...
-    def staged_content(self, digest: str) -> Iterator[bytes]: ...
 
 
 @dataclass(frozen=True)
@@ -52,21 +36,6 @@ class Outcome:
     removed: int
     kept: tuple[str, ...]
     damaged: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class How:
-    """keep: undo stays after the change. trial: boots within which it must be confirmed, 0 for none.
-
-    actions: words for what has to run afterwards. exchange: whether the folder /usr may be exchanged as a whole.
-    wanted: what the release has, to be compared with the folder before it is put in place.
-    """
-
-    keep: bool = False
-    trial: int = 0
-    actions: tuple[str, ...] = ()
-    exchange: bool = True
-    wanted: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def obstacle(root: Root) -> str:
@@ -85,7 +54,7 @@ def obstacle(root: Root) -> str:
     return ""
 
 
-def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How = How()) -> Outcome:
+def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How = PLAIN) -> Outcome:
     """Makes a tree what a plan says. Raises ApplyError, HashMismatch, DiskSpace, WriteError.
 
     The caller ends the change with `transaction.acted`, once what has to follow ran.
@@ -147,15 +116,15 @@ def _prepared(
     """Makes everything that a change needs, durably; gives damage that was seen, too. Raises what `apply` raises."""
     if how.exchange and _wants_exchange(made) and not obstacle(root):
         try:
-            return _with_shadow(_Preparation(made, staging, root, rule, progress, how, kept, TOP))
-        except _Unable:
+            return _with_shadow(Preparation(made, staging, root, rule, progress, how, kept, TOP))
+        except Unable:
             pass
-    return _Preparation(made, staging, root, rule, progress, how, kept).run(), ()
+    return Preparation(made, staging, root, rule, progress, how, kept).run(), ()
 
 
-def _with_shadow(preparation: _Preparation) -> tuple[Journal, tuple[str, ...]]:
+def _with_shadow(preparation: Preparation) -> tuple[Journal, tuple[str, ...]]:
     for _ in range(2):
-        with contextlib.suppress(_Moved):
+        with contextlib.suppress(Moved):
             attempt = replace(preparation)
             return attempt.run(), attempt.damaged
     raise ApplyError(
@@ -164,276 +133,7 @@ def _with_shadow(preparation: _Preparation) -> tuple[Journal, tuple[str, ...]]:
     )
 
 
-class _Unable(Exception):
-    """The file system cannot exchange folders, or not link every file."""
-
-
-class _Moved(Exception):
-    """The folder changed while its shadow was made."""
-
-
 def _wants_exchange(made: Plan) -> bool:
     names = (*(e.name for e in made.write), *made.remove)
     replaced = TOP in made.remove or any(e.name == TOP and e.kind != "D" for e in made.write)
-    return not replaced and any(_inside(name, TOP) for name in names)
-
-
-def _inside(path: str, top: str) -> bool:
-    return bool(top) and (path == top or path.startswith(top + "/"))
-
-
-class Areas:
-    """Finds the file system on which each path of a tree lies."""
-
-    def __init__(self, root: Root) -> None:
-        self._root = root
-        self._mounts = root.mount_points()
-        self._known = {"": ("", os.fstat(root.fd).st_dev)}
-
-    def of(self, path: str) -> str:
-        """The top of the file system that holds a path's name: "" for the root's, else the path of a folder."""
-        return self._folder(path.rpartition("/")[0])[0]
-
-    def _folder(self, path: str) -> tuple[str, int]:
-        if path not in self._known:
-            area, device = self._folder(path.rpartition("/")[0])
-            with contextlib.suppress(OSError):
-                fd, name = self._root.parent(path)
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode) and (path in self._mounts or found.st_dev != device):
-                    area, device = path, found.st_dev
-            self._known[path] = area, device
-        return self._known[path]
-
-
-@dataclass
-class _Preparation:
-    """The work before a change. top: the folder that gets a shadow, "" for none."""
-
-    plan: Plan
-    staging: Staging
-    root: Root
-    rule: XattrRule
-    progress: Progress
-    how: How
-    kept: tuple[str, ...]
-    top: str = ""
-
-    def run(self) -> Journal:
-        """Makes everything; gives the journal. Raises _Unable, _Moved, OSError, HashMismatch, ApplyError."""
-        self._ops: list[Op] = []
-        self._numbers = iter(range(2**31))
-        self._told = 0
-        self._covers: dict[str, Node] = {}
-        self.damaged: tuple[str, ...] = ()
-        self._areas = Areas(self.root)
-        self._inside: dict[str, tuple[str, str]] = {}
-        self._folders: list[tuple[Root, str, Node]] = []
-        self._gone = frozenset(self.plan.remove)
-        self._base = os.fsencode(self.root.path)
-        write = [e for e in self.plan.write if not _inside(e.name, self.top)]
-        drop = [p for p in self.plan.remove if not _inside(p, self.top) and p not in self.kept]
-        self._work = Workplace(self.root, {self._areas.of(p) for p in (*(e.name for e in write), *drop)})
-        try:
-            shadow = self._shadow() if self.top else None
-            for entry in write:
-                self._entry(entry)
-            for opened, place, node in reversed(self._folders):
-                finish(*opened.parent(place), node)
-            swapped = {op.path for op in self._ops if op.kind == "swap"}
-            for path in drop:
-                if swapped.isdisjoint(paths.parents(path)):
-                    self._op("drop", path)
-            ops = journal.order(self._ops)
-            change = Journal(self._work.id, self._work.areas, ops, self.how.keep, self.how.actions)
-            self._work.prepare(change, (e.name for e in self.plan.write), self.how.trial)
-            if shadow is not None and not shadow.unchanged():
-                raise _Moved
-        finally:
-            self._work.close()
-        return change
-
-    def _op(self, kind: str, path: str, *words: str) -> Op:
-        op = Op(kind, self._areas.of(path), next(self._numbers), path, words)
-        self._ops.append(op)
-        return op
-
-    def _shadow(self) -> Shadow:
-        """Makes the shadow and the operation that puts it in place."""
-        opened = self._work.new[""]
-        _probe(opened.fd)
-        shadow = Shadow(
-            self.root,
-            self.top,
-            [e for e in self.plan.write if _inside(e.name, self.top)],
-            self._gone.difference(self.kept),
-            self._make,
-            keep_xattrs=self.rule is not XattrRule.HASHED,
-        )
-        number = next(self._numbers)
-        try:
-            inode = shadow.build(opened.fd, b"%d" % number)
-        except OSError as e:
-            if e.errno in _UNABLE:
-                raise _Unable from e
-            raise
-        for entry in shadow.replaced:
-            self._refuse_foreign(entry)
-        self._ops.append(Op("swap", "", number, self.top, ("D", str(inode))))
-        self._verify(shadow, opened, f"/{number}")
-        return shadow
-
-    def _verify(self, shadow: Shadow, opened: Root, place: str) -> None:
-        """Compares the shadow with what it shall be: the kinds of all its paths, and all that is new.
-
-        Contents were hashed while they were written. Raises HashMismatch.
-        """
-        for entry in shadow.write:
-            node = opened.node(place + entry.name[len(self.top) :], xattrs=self.rule is not XattrRule.IGNORED)
-            if node is None or not _same(node, self._covers[entry.name]):
-                raise HashMismatch(
-                    f"{entry.name} is not on the disk as it was written",
-                    "Check disk and file system; nothing was changed.",
-                )
-        wanted = self.how.wanted.items()
-        self.damaged = tuple(p for p, e in wanted if p.startswith(self.top + "/") and shadow.kinds.get(p) != e.kind)
-
-    def _entry(self, entry: Entry) -> None:
-        """Makes what puts one entry in place, outside of the shadow."""
-        folder, _, base = entry.name.rpartition("/")
-        if folder in self._inside:
-            area, place = self._inside[folder]
-            self._object(entry, area, f"{place}/{base}")
-            return
-        found = self._found(entry.name)
-        if found is None:
-            self._place("add", entry)
-        elif stat.S_ISDIR(found.st_mode) and entry.kind == "D":
-            self._describe(entry, found)
-        elif stat.S_ISDIR(found.st_mode) or entry.kind == "D":
-            self._refuse_foreign(entry)
-            self._place("swap", entry)
-        else:
-            self._keep(self._place("put", entry))
-
-    def _found(self, path: str) -> os.stat_result | None:
-        fd, name = self.root.parent(path)
-        try:
-            return os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-
-    def _place(self, kind: str, entry: Entry) -> Op:
-        """Makes a new object, and the operation that puts it in place."""
-        area, number = self._areas.of(entry.name), next(self._numbers)
-        fd, name = self._object(entry, area, f"/{number}")
-        inode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino if kind == "swap" else 0
-        words = (entry.kind, str(inode)) if kind == "swap" else ()
-        self._ops.append(Op(kind, area, number, entry.name, words))
-        return self._ops[-1]
-
-    def _object(self, entry: Entry, area: str, place: str) -> tuple[int, bytes]:
-        """Makes a new object at a place of the agent's folder; gives the folder it is in, opened, and its name."""
-        opened = self._work.new[area]
-        fd, name = opened.parent(place)
-        node = self._make(entry, fd, name)
-        if entry.kind == "D":
-            self._inside[entry.name] = area, place
-            self._folders.append((opened, place, node))
-        return fd, name
-
-    def _make(self, entry: Entry, fd: int, name: bytes) -> Node:
-        """Makes an object, complete but for a folder's metadata; gives what its digest covers."""
-        node = self._node(entry)
-        content = self.staging.staged_content(entry.digest) if node.kind == "F" else ()
-        covered = self._covered(entry, node, create(fd, name, node, content))
-        if node.kind != "D":
-            finish(fd, name, covered)
-        self._told += 1
-        self._covers[entry.name] = covered
-        self.progress(self._told, 2 * len(self.plan.write), "files")
-        return covered
-
-    def _node(self, entry: Entry) -> Node:
-        node = self.staging.staged_node(entry.digest)
-        if node is None:
-            raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
-        return node
-
-    def _covered(self, entry: Entry, node: Node, content: Iterable[bytes]) -> Node:
-        """What an entry's digest covers of a staged object. Raises HashMismatch where it is another."""
-        found = digests(node, content, self.rule)
-        covered = next((view for view, digest in found if digest == entry.digest), None)
-        if covered is None or covered.kind != entry.kind:
-            raise HashMismatch(f"the staged object of {entry.name} is damaged", "Run the command again.")
-        return covered
-
-    def _keep(self, op: Op) -> None:
-        """Gives what will be replaced a second name; where the file system has no links, a copy."""
-        copy = self._base + paths.encode(op.old)
-        fd, name = self.root.parent(op.path)
-        try:
-            os.link(name, copy, src_dir_fd=fd, follow_symlinks=False)
-        except OSError as e:
-            if e.errno not in _UNABLE:
-                raise
-            shutil.copy2(self._base + paths.encode(op.path), copy, follow_symlinks=False)
-
-    def _describe(self, entry: Entry, found: os.stat_result) -> None:
-        """The operations that give a folder, which stays, its new metadata."""
-        node = self._covered(entry, self._node(entry), ())
-        old, new = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid), (node.permissions, node.uid, node.gid)
-        if old != new:
-            words = (word for mode, uid, gid in (new, old) for word in (f"{mode:05o}", f"{uid}:{gid}"))
-            self._op("meta", entry.name, *words)
-        there = self.root.node(entry.name)
-        have, want = dict(there.xattrs) if there is not None else {}, dict(node.xattrs)
-        # Where digests do not cover xattrs, those that the folder has are the device's own (labels).
-        for key in sorted(want if self.rule is not XattrRule.HASHED else {*have, *want}):
-            if have.get(key) != want.get(key):
-                self._op("xattr", entry.name, key, _hex(want.get(key)), _hex(have.get(key)))
-
-    def _refuse_foreign(self, entry: Entry) -> None:
-        """Raises ApplyError where a folder that gives way to a file or link holds what nobody is to remove."""
-        todo = [entry.name]
-        foreign: set[str] = set()
-        while todo:
-            at = todo.pop()
-            inside = [f"{at}/{name}" for name in self.root.names(at)]
-            foreign.update(path for path in inside if path not in self._gone)
-            todo += inside
-        plan.check_foreign(entry, frozenset(foreign))
-
-
-def _same(node: Node, covered: Node) -> bool:
-    """Whether an object on disk is what a digest covers; a folder may have further xattrs."""
-    return (
-        (node.kind, node.permissions, node.uid, node.gid)
-        == (covered.kind, covered.permissions, covered.uid, covered.gid)
-        and (node.size, node.target) == (covered.size, covered.target)
-        and set(covered.xattrs) <= set(node.xattrs)
-    ) or (
-        node.kind == covered.kind == "L"
-        and (node.uid, node.gid, node.target) == (covered.uid, covered.gid, covered.target)
-    )
-
-
-def _hex(value: bytes | None) -> str:
-    return "-" if value is None else "0x" + value.hex()
-
-
-def _probe(fd: int) -> None:
-    """Raises _Unable where the file system of a folder has no hard links, or cannot exchange folders."""
-    first, second = b"probe-1", b"probe-2"
-    try:
-        for name in (first, second):
-            os.mkdir(name, 0o700, dir_fd=fd)
-        syscalls.exchange(fd, first, fd, second)
-        os.symlink("x", b"probe-1/a", dir_fd=fd)
-        os.link(b"probe-1/a", b"probe-1/b", src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-        shutil.rmtree(first, dir_fd=fd)
-        os.rmdir(second, dir_fd=fd)
-    except OSError as e:
-        if e.errno in {*_UNABLE, errno.ENOSYS, errno.EINVAL}:
-            raise _Unable from e
-        raise
+    return not replaced and any(inside(name, TOP) for name in names)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from swupd import paths, tree
 from swupd.agent import actions, fetch, plan, shadow, transaction
-from swupd.agent.apply import TOP, How, Outcome, apply, back_end, obstacle
+from swupd.agent.apply import TOP, Outcome, apply, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
+from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
 from swupd.agent.session import Session, act
 from swupd.agent.state import State, XattrRule, names_on_disk

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import stat
 
 from swupd import paths
 from swupd.agent import syscalls
@@ -28,8 +30,8 @@ def do(root: Root, op: Op) -> None:
         if _inode(new) is not None:
             put(new, root, op.path)
     elif op.kind == "drop":
-        if _inode(old) is None and not _holds_something(root, op.path):
-            _take(root, op.path, old)
+        if not root.names(op.path):
+            _drop(root, op.path, old)
     elif op.kind == "swap":
         _swap_in(root, op, new, old)
     elif op.kind in {"meta", "xattr"}:
@@ -83,9 +85,32 @@ def _inode(place: bytes) -> int | None:
         return None
 
 
-def _holds_something(root: Root, path: str) -> bool:
-    """Whether a path is a folder with names in it, which are the device's own."""
-    return bool(root.names(path))
+def _drop(root: Root, path: str, old: bytes) -> None:
+    """Moves what is at a path, which is no folder with something in it, to where it is kept."""
+    try:
+        if _inode(old) is None:
+            _take(root, path, old)
+            return
+    except OSError as e:
+        fd, name = root.parent(path)
+        if e.errno != errno.EXDEV or not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            raise
+        _copy_folder(fd, name, old)
+    # An overlay cannot rename folders of its lower file system: its twin is there, it goes.
+    with contextlib.suppress(*_NOTHING):
+        fd, name = root.parent(path)
+        os.rmdir(name, dir_fd=fd)
+
+
+def _copy_folder(fd: int, name: bytes, to: bytes) -> None:
+    beside = to + b".part"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(beside, 0o700)
+    shutil.copystat(b"/proc/self/fd/%d/%s" % (fd, name), beside)
+    found = os.stat(name, dir_fd=fd)
+    os.chown(beside, found.st_uid, found.st_gid)
+    os.chmod(beside, stat.S_IMODE(found.st_mode))
+    os.rename(beside, to)
 
 
 def _take(root: Root, path: str, to: bytes) -> None:

@@ -27,23 +27,22 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from swupd import paths
-from swupd.agent import helper, journal, moves, syscalls
+from swupd.agent import journal, moves, syscalls
 from swupd.agent.journal import Journal
 from swupd.errors import ApplyError, Refused, write_error
 from swupd.tree import Root
 
 ATTEMPTS = 3
 """How often a step may fail before the change is undone."""
-_STAGED = "staged"
+STAGED = "staged"
+"""The journal's name before the change begins."""
 _STATE = re.compile(r"commit\.[1-9]|back|done|undone")
 _TRIAL = re.compile(r"trial\.(\d+)\.([0-9a-z-]*)")
-_SPARE = 64 * 1024
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Undone(ApplyError):
@@ -105,60 +104,9 @@ def refuse_on_trial(root: Path) -> None:
         )
 
 
-class Workplace:
-    """The folders of a change that is being prepared. new: for each file system the folder of new objects, opened."""
-
-    def __init__(self, root: Root, areas: Iterable[str]) -> None:
-        self.root = root
-        self.id = os.urandom(8).hex()
-        self.areas = tuple(sorted({"", *areas}))
-        self.new: dict[str, Root] = {}
-        discard(root.path)
-        make = folder(root.path)
-        make.mkdir(0o700)
-        (make / "areas").write_text("".join(f"{journal.escape(area)}\n" for area in self.areas))
-        for area in self.areas:
-            here = folder(root.path, area)
-            here.mkdir(0o700, exist_ok=True)
-            for name in ("new", "old"):
-                (here / name).mkdir(0o700)
-            (here / "id").write_text(self.id + "\n")
-            self.new[area] = Root(here / "new")
-
-    def close(self) -> None:
-        """Closes the folders."""
-        while self.new:
-            self.new.popitem()[1].close()
-
-    def prepare(self, made: Journal, changed: Iterable[str], trial: int) -> None:
-        """Writes the journal and all that recovery needs; makes everything durable. Raises OSError."""
-        here = folder(self.root.path)
-        (here / _STAGED).write_bytes(journal.serialize(made))
-        (here / "changed").write_text("".join(f"{journal.escape(path)}\n" for path in changed))
-        helper.install(self.root.path, here)
-        for area in self.areas:
-            # Renames may need a block for a longer folder, and the disk may be full by then.
-            with (folder(self.root.path, area) / "spare").open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _SPARE)
-        if made.actions:
-            (here / "pending").touch()
-        if trial:
-            (here / f"trial.{trial}.{_boot()}").touch()
-        for new in self.new.values():
-            syscalls.syncfs(new.fd)
-
-
-def _boot() -> str:
-    """Which boot this is."""
-    try:
-        return _BOOT_ID.read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
 def commit(root: Root, made: Journal, progress: Callable[[], None]) -> None:
     """Carries a change out; everything that it needs is durable. Raises Undone, ApplyError, OSError before it began."""
-    _finish(root, made, _rename(root.path, _STAGED, "commit.1"), progress)
+    _finish(root, made, _rename(root.path, STAGED, "commit.1"), progress)
 
 
 def recover(root: Root) -> str:
@@ -226,13 +174,14 @@ def discard(root: Path) -> None:
                 _sync_folder(here)
         for area in areas:
             if area:
-                _clear(folder(root, area))
-        _clear(here)
+                clear(folder(root, area))
+        clear(here)
     except OSError as e:
         raise write_error(here, e) from e
 
 
-def _clear(place: Path) -> None:
+def clear(place: Path) -> None:
+    """Removes a folder with all that is in it, if it is there. Raises OSError."""
     if place.is_dir():
         shutil.rmtree(place)
 
