@@ -16,18 +16,18 @@ def settings(bundles: int) -> str:
     return f'SWUPD_BUNDLES = "{" ".join(names)}"\nSWUPD_IMAGES = ""\nSWUPD_EMPTY_BUNDLES = ""\n' + "".join(lines)
 
 
-def main(oecore: str, folder: str) -> None:
-    """The whole way; each number is the median of three builds."""
+def main(oecore: str, folder: str, rounds: str = "3") -> None:
+    """The whole way; each number is the median of so many builds."""
     rig = Rig(Path(oecore), Path(folder))
     rig.prepare()
     rig.bitbake(10, 1, settings(20))
     version = 10
     seconds: dict[int, list[float]] = {1: [], 5: [], 20: []}
-    for _ in range(3):
+    for _ in range(int(rounds)):
         for bundles, found in seconds.items():
             version += 10
             found.append(rig.bitbake(version, version, settings(bundles)))
-    medians = {bundles: sorted(found)[1] for bundles, found in seconds.items()}
+    medians = {bundles: sorted(found)[len(found) // 2] for bundles, found in seconds.items()}
     for bundles, median in medians.items():
         print(f"{bundles:3} bundles: {median:.0f} s, {median / medians[1]:.2f} of one bundle")
 
