@@ -54,7 +54,7 @@ def test_every_kind_of_file_is_looked_at() -> None:
 
 # Changes of a file, and what oelint-adv has to say then.
 FAULTS = [
-    ("recipes-core/swupd/swupd_0.1.bb", "SUMMARY = ", "SUMARY = ", "oelint.var.mandatoryvar.SUMMARY"),
+    ("recipes-core/swupd/swupd_0.1.bb", "DESCRIPTION = ", "DESCRIPTON = ", "oelint.var.mandatoryvar.DESCRIPTION"),
     ("recipes-core/swupd/swupd.inc", "    chmod", "\tchmod", "oelint.tabs.notabs"),
     ("recipes-core/swupd/swupd-server-native_0.1.bb", "DEPENDS += ", "DEPENDS = ", "oelint.vars.dependsappend"),
     ("classes/swupd-image.bbclass", "do_swupd_list[doc]", "do_swupd_list[dok]", "oelint.task.docstrings"),

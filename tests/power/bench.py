@@ -31,8 +31,12 @@ _OWN = LIBRARY / "swupd/agent/recovery/swupd-recover"
 
 def own_mounts() -> None:
     """From here on, what this process mounts is seen by it and its children alone."""
-    if _libc.unshare(_NEWNS) or _libc.mount(b"none", b"/", None, _REC | _PRIVATE, None):
+    if _libc.unshare(_NEWNS):
         raise OSError(ctypes.get_errno(), "no mount namespace of its own")
+    if _libc.mount(b"none", b"/", None, _REC | _PRIVATE, None):
+        # In a chroot / is no mount point: then each that can be seen.
+        for line in Path("/proc/self/mounts").read_bytes().splitlines():
+            _libc.mount(b"none", line.split()[1], None, _PRIVATE, None)
 
 
 def mount(source: str, target: Path, kind: str = "", options: str = "", bind: bool = False) -> None:
