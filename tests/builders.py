@@ -60,10 +60,15 @@ def make_tree(root: Path, tree: Tree) -> Path:
     root.mkdir(parents=True)
     root.chmod(0o755)
     for path, spec in sorted(tree.items()):
-        place = root / path.lstrip("/")
-        _make_folders(root, place.parent)
-        _make(place, spec)
+        put(root, path, spec)
     return root
+
+
+def put(root: Path, path: str, spec: Spec) -> None:
+    """Adds one object to a tree."""
+    place = root / path.lstrip("/")
+    _make_folders(root, place.parent)
+    _make(place, spec)
 
 
 def _make_folders(root: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -196,6 +197,7 @@ def main() -> int:
         return 0
     bench.own_mounts()
     os.nice(10)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     base = Path(tempfile.mkdtemp(prefix="powercut-", dir=options.work))
     try:
         return _run(options, base)

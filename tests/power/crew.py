@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -85,6 +86,7 @@ def _progress(title: str, tally: Tally, whole: int) -> None:
 def _begin(bench: Bench) -> None:
     global _bench  # noqa: PLW0603 - a worker's own
     own_mounts()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     base = Path(f"{bench.base}-{os.getpid()}")
     _bench = Bench(base, bench.stream, bench.place, bench.cold)
 

@@ -12,6 +12,8 @@ _CAUSE = re.compile(
     r"no space|full|room|space|quota|input/output|i/o error|read-only|disk|permission|cannot write|refused", re.I
 )
 
+_MAY_BE_SPENT = frozenset({".swupd/spare"})
+"""What a run may use up that had no room."""
 LEFTOVERS = "leftovers:"
 """In a sentence about what is too much or too little in the agent's own folders, while the tree is right."""
 
@@ -104,7 +106,7 @@ def after_recovery(
         ("state", seen.state, undisturbed.state),
         ("recovery", seen.reserved, undisturbed.reserved),
     ):
-        more, less = ([n[-40:] for n in sorted(names)] for names in (found - wanted, wanted - found))
+        more, less = ([n[-40:] for n in sorted(names)] for names in (found - wanted, wanted - found - _MAY_BE_SPENT))
         if more or less:
             wrong.append(f"{LEFTOVERS} the {name} folder has {more[:2]} ({len(more)}) too many and lacks {less[:5]}")
     return wrong + _user_files(seen, promise)

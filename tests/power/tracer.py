@@ -169,6 +169,7 @@ def _install_filter() -> None:
 def _become_traced(output: Path) -> None:
     """In the child: output to a file, nothing from a terminal, traced from here on."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     zero = os.open(os.devnull, os.O_RDONLY)
     one = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for fd, to in ((zero, 0), (one, 1), (one, 2)):
