@@ -12,7 +12,7 @@ _CAUSE = re.compile(
     r"no space|full|room|space|quota|input/output|i/o error|read-only|disk|permission|cannot write|refused", re.I
 )
 
-_MAY_BE_SPENT = frozenset({".swupd/spare"})
+_MAY_BE_SPENT = frozenset({".swupd/spare", "usr/.swupd/spare"})
 """What a run may use up that had no room."""
 LEFTOVERS = "leftovers:"
 """In a sentence about what is too much or too little in the agent's own folders, while the tree is right."""

@@ -110,6 +110,10 @@ def _update_once(options: Options, settings: Settings, report: Report) -> int:
             raise InvalidOption("version 0 is a development image, which is never updated", "Install a release.")
         target = installed.newest(session, current, options.to_version, options.incremental)
         if target <= current:
+            if session.state is not None:
+                # An update that was cut short between its end and this left them.
+                session.state.clean()
+                session.state.applied(current)
             report.say(f"Version {current} is up to date.")
             return 0
         if target == left(session.layout) and not options.to_version:

@@ -65,12 +65,15 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
         raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
     layout = _layout(settings)
     with locked(layout):
-        recover(settings, report)
+        ended = recover(settings, report)
         try:
             state = State(layout)
         except OSError as e:
             raise WriteError(f"cannot use {layout.here}: {e.strerror}", "Check the disk.") from e
         try:
+            if ended:
+                state.clean()
+                state.applied(device.current_version(settings.root))
             yield _session(settings, report, state)
         finally:
             state.close()
@@ -83,11 +86,16 @@ def _tell_unfinished(settings: Settings, report: Report) -> None:
             report.warn("A change of this tree was interrupted; the next command that changes it ends it first.")
 
 
-def recover(settings: Settings, report: Report) -> None:
-    """Ends a change that was interrupted, and what has to follow it. For those who hold the lock. Raises ApplyError."""
+def recover(settings: Settings, report: Report) -> bool:
+    """Ends a change that was interrupted, and what has to follow it; gives whether it was finished, not undone.
+
+    For those who hold the lock. Raises ApplyError.
+    """
     before = transaction.status(settings.root)
     if not before.state:
-        return
+        # What was cut short before its commit, or while it was tidied up.
+        transaction.discard(settings.root)
+        return False
     with Root(settings.root) as root:
         state = transaction.recover(root)
     if before.unfinished or state == "undone":
@@ -97,6 +105,7 @@ def recover(settings: Settings, report: Report) -> None:
     if before.unfinished or before.pending:
         act(settings, report, transaction.wanted_actions(settings.root))
     transaction.acted(settings.root)
+    return (before.unfinished or before.pending) and state != "undone"
 
 
 def note_left(settings: Settings, before: int) -> None:
