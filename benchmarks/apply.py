@@ -17,36 +17,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from swupd import tree
 from swupd.agent import apply, plan, preparation, state, transaction
 from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
-from swupd.tree import Node, Root
+from swupd.tree import Root
 
 FILES, CHANGED, SIZE, FOLDERS = 20_000, 2_000, 8192, 1_000
 
 
 class Objects:
-    """New files of which only the first bytes differ, ready in memory."""
+    """New files of which only the first bytes differ, staged as a download stages them."""
 
-    def __init__(self) -> None:
-        self.contents: dict[str, bytes] = {}
-        self.nodes: dict[str, Node] = {}
+    def __init__(self, place: Path) -> None:
+        self.state = state.State(state.Layout(place / "data", place / "cache", "x"))
 
     def entry(self, path: str, content: bytes) -> Entry:
         node = tree.file_node(path, 0o644, len(content))
         digest = tree.digest(node, [content])
-        self.contents[digest], self.nodes[digest] = content, node
+        self.state.put(digest, node, [content], XattrRule.HASHED)
         return Entry("F", digest, 20, path)
-
-    def staged_node(self, digest: str) -> Node | None:
-        return self.nodes.get(digest)
-
-    def staged_content(self, digest: str) -> Iterator[bytes]:
-        yield self.contents[digest]
 
 
 def name(number: int) -> str:
@@ -64,9 +57,10 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
     """As updaters do it that cannot go back."""
     for entry in made.write:
         fd, base = root.parent(entry.name)
-        node = objects.nodes[entry.digest]
+        node = objects.state.staged_node(entry.digest)
+        assert node is not None
         state.digests(
-            node, state.create(fd, b".new." + base, node, objects.staged_content(entry.digest)), XattrRule.HASHED
+            node, state.create(fd, b".new." + base, node, objects.state.staged_content(entry.digest)), XattrRule.HASHED
         )
         state.finish(fd, b".new." + base, node)
     os.sync()
@@ -79,7 +73,7 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
 def by(exchange: bool) -> Callable[[plan.Plan, Objects, Root], None]:
     def run(made: plan.Plan, objects: Objects, root: Root) -> None:
         how = preparation.How(keep=True, exchange=exchange)
-        apply.apply(made, objects, root, XattrRule.HASHED, lambda *_: None, how)
+        apply.apply(made, objects.state, root, XattrRule.HASHED, lambda *_: None, how)
 
     return run
 
@@ -99,7 +93,7 @@ def main() -> None:
     undo: list[float] = []
     try:
         make(base / "tree")
-        objects = Objects()
+        objects = Objects(base)
         changed = range(0, FILES, FILES // CHANGED)
         made = plan.Plan(
             tuple(objects.entry(name(n), b"new %d" % n + bytes(SIZE - 16)) for n in sorted(changed, key=name))

@@ -124,6 +124,7 @@ class Root:
         except OSError as e:
             raise FolderError(f"cannot open {root}: {e.strerror}", "Check the path and its permissions.") from e
         self._names: list[str] = []
+        self._above: str | None = ""
 
     def __enter__(self) -> Root:
         return self
@@ -148,13 +149,18 @@ class Root:
         while len(self._fds) > 1:
             os.close(self._fds.pop())
         self._names.clear()
+        self._above = ""
 
     def parent(self, path: str) -> tuple[int, bytes]:
         """(descriptor of the parent folder, base name). The descriptor is this object's.
 
         Raises OSError: ENOENT, or ENOTDIR or ELOOP where a part of the way is no real folder.
         """
-        *folders, name = path[1:].split("/")
+        above, _, name = path.rpartition("/")
+        if above == self._above:
+            return self._fds[-1], paths.encode(name)
+        self._above = None
+        folders = above[1:].split("/") if above else []
         keep = 0
         while keep < min(len(folders), len(self._names)) and folders[keep] == self._names[keep]:
             keep += 1
@@ -165,6 +171,7 @@ class Root:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fds.append(os.open(paths.encode(part), flags, dir_fd=self._fds[-1]))
             self._names.append(part)
+        self._above = above
         return self._fds[-1], paths.encode(name)
 
     def node(self, path: str, xattrs: bool = True) -> Node | None:

@@ -25,15 +25,13 @@ _NOWHERE = -100
 
 def do(root: Root, op: Op) -> None:
     """Carries an operation out, unless it is done. Raises OSError, ApplyError where the tree is not the one it knew."""
-    new, old = _place(root, op.new), _place(root, op.old)
     if op.kind in {"add", "put"}:
-        if _inode(new) is not None:
-            put(new, root, op.path)
+        _put_once(_place(root, op.new), root, op.path)
     elif op.kind == "drop":
         if not root.names(op.path):
-            _drop(root, op.path, old)
+            _drop(root, op.path, _place(root, op.old))
     elif op.kind == "swap":
-        _swap_in(root, op, new, old)
+        _swap_in(root, op, _place(root, op.new), _place(root, op.old))
     elif op.kind in {"meta", "xattr"}:
         _describe(root, op, _halves(op)[0])
 
@@ -63,6 +61,14 @@ def put(source: bytes, root: Root, path: str) -> None:
     """Renames an object of the agent's folder to a path of the tree."""
     fd, name = root.parent(path)
     os.rename(source, name, dst_dir_fd=fd)
+
+
+def _put_once(new: bytes, root: Root, path: str) -> None:
+    try:
+        put(new, root, path)
+    except FileNotFoundError:
+        if _inode(new) is not None:
+            raise
 
 
 def inode_at(root: Root, path: str) -> int | None:

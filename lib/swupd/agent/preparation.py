@@ -171,13 +171,13 @@ class Preparation:
         return shadow
 
     def _verify(self, shadow: Shadow, opened: Root, place: str) -> None:
-        """Compares the shadow with what it shall be: the kinds of all its paths, and all that is new.
+        """Compares the shadow with what it shall be: the kinds of all its paths, metadata of all that is new.
 
         Contents were hashed while they were written. Raises HashMismatch.
         """
         for entry in shadow.write:
-            node = opened.node(place + entry.name[len(self.top) :], xattrs=self.rule is not XattrRule.IGNORED)
-            if node is None or not _same(node, self._covers[entry.name]):
+            fd, name = opened.parent(place + entry.name[len(self.top) :])
+            if not _same(os.stat(name, dir_fd=fd, follow_symlinks=False), self._covers[entry.name]):
                 raise HashMismatch(
                     f"{entry.name} is not on the disk as it was written",
                     "Check disk and file system; nothing was changed.",
@@ -292,16 +292,15 @@ class Preparation:
         plan.check_foreign(entry, frozenset(foreign))
 
 
-def _same(node: Node, covered: Node) -> bool:
-    """Whether an object on disk is what a digest covers; a folder may have further xattrs."""
-    return (
-        (node.kind, node.permissions, node.uid, node.gid)
-        == (covered.kind, covered.permissions, covered.uid, covered.gid)
-        and (node.size, node.target) == (covered.size, covered.target)
-        and set(covered.xattrs) <= set(node.xattrs)
-    ) or (
-        node.kind == covered.kind == "L"
-        and (node.uid, node.gid, node.target) == (covered.uid, covered.gid, covered.target)
+_TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
+
+
+def _same(found: os.stat_result, covered: Node) -> bool:
+    """Whether an object on disk has the type, owner, mode and size of what a digest covers."""
+    mode = covered.permissions if covered.kind != "L" else stat.S_IMODE(found.st_mode)
+    size = len(paths.encode(covered.target)) if covered.kind == "L" else covered.size
+    return (found.st_mode, found.st_uid, found.st_gid) == (_TYPES[covered.kind] | mode, covered.uid, covered.gid) and (
+        covered.kind == "D" or found.st_size == size
     )
 
 
