@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from swupd.agent import actions, apply, helper, moves, syscalls, transaction
+from swupd.agent import actions, apply, helper, moves, shadow, syscalls, transaction
 from swupd.agent.preparation import How
 from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
@@ -544,3 +544,22 @@ def test_the_folder_of_a_change_is_nobodys_extra_file(device: Device) -> None:
     assert (device.root / ".swupd").is_dir()
     found = device.run("diagnose", "--picky", "--picky-tree", "/").out
     assert ".swupd" not in found
+
+
+def test_without_room_for_a_second_usr_files_are_replaced_singly(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = device.copy(device.base / "reference")
+    reference.ok("update")
+    inode = (device.root / "usr").stat().st_ino
+    monkeypatch.setattr(shadow, "folders", lambda root, top: (1, 1 << 60))
+    assert "replaced singly" in device.ok("update").err
+    assert (device.root / "usr").stat().st_ino == inode
+    assert device.tree() == reference.tree()
+
+
+def test_what_a_shadow_costs_is_known_before(tmp_path: Path) -> None:
+    device = make_tree(tmp_path / "device", {"/usr/a/b/c": "c", "/usr/d": Folder(), "/opt/x": "x"})
+    with Root(device) as root:
+        count, size = shadow.folders(root, "/usr")
+    assert count == 4 and size >= 4 * 4096
