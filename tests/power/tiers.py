@@ -11,6 +11,7 @@ from tests.power.bench import Agent, Bench, Helper
 from tests.power.cases import Case
 from tests.power.tracer import ERRORS, Call, Stopped
 
+_DELETING = frozenset({"unlink", "unlinkat", "rmdir"})
 _EVERY = 16
 """At which share of the points the dear questions are asked, too: diagnose, confirm."""
 
@@ -74,7 +75,9 @@ def _visitor(point: Point, hit: list[Call]) -> Callable[[Stopped], None]:
         if stopped.number == point.number or (point.sticky and stopped.number > point.number):
             if not point.error:
                 raise tracer.Killed
-            if not (point.sticky and stopped.call().name.startswith("unlink")):
+            # A disk that is full lets one delete; one that fails, or is read-only, lets nobody do anything.
+            spared = point.sticky and point.error in {"ENOSPC", "EDQUOT"} and stopped.call().name in _DELETING
+            if not spared:
                 stopped.fail(ERRORS[point.error])
 
     return visit
