@@ -87,6 +87,7 @@ class Rig:
             "MACHINE": "qemux86-64",
             "DISTRO": "bintest",
             "TMPDIR": str(self.build / "tmp"),
+            "TCLIBCAPPEND": "",
             "HELLO_VERSION": str(hello),
             "OS_VERSION": str(version),
             "SWUPD_VERSION_URL": URL,
