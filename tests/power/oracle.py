@@ -70,7 +70,7 @@ def after_cut(seen: Seen, promise: Promise) -> list[str]:
     """Violations right after a cut, before anything ran but `info`."""
     found = which(seen.tree, promise)
     wrong = []
-    if found == "mixed" and not seen.pending:
+    if found == "mixed" and not seen.pending and seen.version is not None:
         nearer = promise.new if seen.version == promise.versions[1] else promise.old
         wrong.append(f"a mixed tree is reported as complete version {seen.version}: {difference(seen.tree, nearer)}")
     expected = {"old": promise.versions[0], "new": promise.versions[1]}

@@ -24,6 +24,7 @@ def test_a_mixed_tree_must_be_reported_as_pending() -> None:
     half = replace(PROMISE, atomic=False)
     assert oracle.after_cut(Seen(MIXED, 10, True), half) == []
     assert "mixed" in oracle.after_cut(Seen(MIXED, 20, False), half)[0]
+    assert oracle.after_cut(Seen(MIXED, None, False), half) == []  # it does not even say that it is a system
 
 
 def test_an_exchanged_folder_is_never_between_old_and_new() -> None:
