@@ -16,7 +16,7 @@ from swupd.agent.catalog import Catalog
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
-from swupd.agent.state import Layout, State, applied, leave, locked, make_folder
+from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
 from swupd.errors import Refused, SettingsError, SignatureError, WriteError
 from swupd.tree import Root
 
@@ -74,6 +74,7 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
             if ended:
                 state.clean()
                 state.applied(device.current_version(settings.root))
+                state.untrack(tracked(layout) - device.installed_bundles(settings.root))
             yield _session(settings, report, state)
         finally:
             state.close()
