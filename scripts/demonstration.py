@@ -94,7 +94,9 @@ def device(folder: Path, url: str, log: Path) -> None:
     say("Remove a bundle")
     swupd("bundle-remove", "sync")
     swupd("bundle-list", "--status")
-    full = sum(f.lstat().st_size for f in tree.rglob("*") if f.is_file() and not f.is_symlink())
+    # Not what is kept to go back: most of it is the same files under second names.
+    files = (f for f in tree.rglob("*") if f.is_file() and not f.is_symlink() and tree / ".swupd" not in f.parents)
+    full = sum(f.lstat().st_size for f in files)
     print(
         f"\nThe update from 10 to 20 downloaded {fetched / 1e6:.2f} MB; "
         f"the installed system has {full / 1e6:.1f} MB: 1/{full / max(1, fetched):.0f} of it."
