@@ -16,7 +16,6 @@ import pytest
 
 from tests.power import bench, cases, corpus, disks, fulldisks, tiers, tracer
 from tests.power.bench import Bench
-from tests.power.oracle import LEFTOVERS
 from tests.power.tiers import Point, Verdict
 
 pytestmark = pytest.mark.skipif(
@@ -61,11 +60,7 @@ def _some(things: list[T], what: str) -> list[T]:
 
 
 def _all_keep(at: Bench, points: list[T], work: Callable[[Bench, T], Verdict]) -> None:
-    """The tree's promises; what is left over in the agent's own folders scripts/powercut counts, too."""
-    found = (
-        (v.point, [text for text in v.violations if LEFTOVERS not in text]) for v in map(partial(work, at), points)
-    )
-    wrong = [(point, texts) for point, texts in found if texts]
+    wrong = [(v.point, v.violations) for v in map(partial(work, at), points) if v.violations]
     assert not wrong, f"seed {SEED}"
 
 

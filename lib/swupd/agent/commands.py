@@ -17,7 +17,17 @@ from swupd.agent.apply import back_end
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
 from swupd.agent.report import Json, Report, size
-from swupd.agent.session import Session, act, changing, layout, note_left, prepare_install, reading, recover
+from swupd.agent.session import (
+    Session,
+    act,
+    changing,
+    layout,
+    note_left,
+    note_version,
+    prepare_install,
+    reading,
+    recover,
+)
 from swupd.agent.settings import Settings
 from swupd.agent.state import State, XattrRule, cached_bytes, digests, left, locked
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
@@ -113,7 +123,6 @@ def _update_once(options: Options, settings: Settings, report: Report) -> int:
             if session.state is not None:
                 # An update that was cut short between its end and this left them.
                 session.state.clean()
-                session.state.applied(current)
             report.say(f"Version {current} is up to date.")
             return 0
         if target == left(session.layout) and not options.to_version:
@@ -397,15 +406,18 @@ def rollback(options: Options, settings: Settings, report: Report) -> int:
     with locked(layout(settings)):
         recover(settings, report)
         before = device.current_version(settings.root)
-        with Root(settings.root) as root:
-            transaction.rollback(root)
-        note_left(settings, before)
-        version = device.current_version(settings.root)
-        failed = act(settings, report, transaction.wanted_actions(settings.root))
-        transaction.acted(settings.root)
         state = State(layout(settings))
-        state.applied(version)
-        state.close()
+        try:
+            note_version(settings, state)
+            with Root(settings.root) as root:
+                transaction.rollback(root)
+            note_left(settings, before)
+            failed = act(settings, report, transaction.wanted_actions(settings.root))
+            transaction.acted(settings.root)
+            note_version(settings, state)
+        finally:
+            state.close()
+        version = device.current_version(settings.root)
     report.say(f"The tree is as it was before the last change: version {version}.")
     return _end(failed)
 

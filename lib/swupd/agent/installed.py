@@ -121,7 +121,7 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     owned = plan.consolidate(old.values(), session.levels)
     mounts = _mounts(session)
     changes = plan.update(owned, wanted, mounts) if old_mom is not None else plan.restore(wanted, mounts)
-    result = carry_out(
+    return carry_out(
         session,
         Wish(
             changes,
@@ -137,9 +137,6 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
         ),
         steps,
     )
-    if session.state is not None and not download_only:
-        session.state.applied(target)
-    return result
 
 
 def _owned(session: Session, current: int) -> tuple[Manifest | None, dict[str, Manifest]]:

@@ -17,7 +17,7 @@ from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
-from swupd.errors import Refused, SettingsError, SignatureError, WriteError
+from swupd.errors import Refused, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
 
 _CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
@@ -73,9 +73,10 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
         try:
             if ended:
                 state.clean()
-                state.applied(device.current_version(settings.root))
-                state.untrack(tracked(layout) - device.installed_bundles(settings.root))
+            # A removal that was cut short leaves its bundle tracked.
+            state.untrack(tracked(layout) - device.installed_bundles(settings.root))
             yield _session(settings, report, state)
+            note_version(settings, state)
         finally:
             state.close()
 
@@ -107,6 +108,14 @@ def recover(settings: Settings, report: Report) -> bool:
         act(settings, report, transaction.wanted_actions(settings.root))
     transaction.acted(settings.root)
     return (before.unfinished or before.pending) and state != "undone"
+
+
+def note_version(settings: Settings, state: State) -> None:
+    """Writes down which version the tree has now. Raises WriteError."""
+    with contextlib.suppress(VersionUnknown):
+        version = device.current_version(settings.root)
+        if applied(state.layout) != version:
+            state.applied(version)
 
 
 def note_left(settings: Settings, before: int) -> None:

@@ -171,6 +171,9 @@ class State:
         make_folder(layout.here, 0o755)
         for name in _PRIVATE:
             make_folder(layout.here / name, 0o700)
+        for file in (layout.version, layout.left):
+            # A write that was cut short, which nobody may ever repeat.
+            _beside(file).unlink(missing_ok=True)
         self._staged = Root(layout.here / "staged")
 
     def close(self) -> None:
@@ -344,7 +347,7 @@ def _clear(folder: int, name: bytes) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file so that it is there whole or not at all, and stays."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     with beside.open("wb") as file:
         file.write(data)
         file.flush()
@@ -355,6 +358,11 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it takes its place; one name, so that the next write takes over what is left."""
+    return path.with_name(f".{path.name}.new")
 
 
 @contextlib.contextmanager
