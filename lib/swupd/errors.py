@@ -173,6 +173,54 @@ class InvalidFile(SwupdError):
     exit_code = 38
 
 
+class DocumentError(SwupdError):
+    """A signed document is malformed. Whoever reads one says which it was."""
+
+    exit_code = 61
+
+
+class RootError(SwupdError):
+    """The root of trust is missing, malformed, expired, or not signed by those who must."""
+
+    exit_code = 60
+
+
+class HeadError(SwupdError):
+    """The head, which names the newest release, is missing, malformed, or not signed by those who must."""
+
+    exit_code = 61
+
+
+class Stale(SwupdError):
+    """Nobody has vouched for this stream for too long: it is forgotten, or news is held back."""
+
+    exit_code = 62
+
+
+class OlderThanSeen(SwupdError):
+    """The server offers something older than what this device has seen."""
+
+    exit_code = 63
+
+
+class WrongProduct(SwupdError):
+    """The stream is for other devices."""
+
+    exit_code = 64
+
+
+class BundleTrustError(SwupdError):
+    """A bundle's manifest is not signed by those who may ship that bundle, or ships what they may not."""
+
+    exit_code = 65
+
+
+class Revoked(SwupdError):
+    """The publisher has declared a release to be too old to be installed."""
+
+    exit_code = 66
+
+
 def write_error(place: Path | str, error: OSError) -> SwupdError:
     """The error for a failed write, with what is full or forbidden."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -18,6 +18,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 MAX_LATEST: Final = 4 * KIB
 MAX_SIGNATURE: Final = 64 * KIB
+MAX_HEAD: Final = 8 * KIB
+MAX_ROOT: Final = 64 * KIB
+MAX_LENGTHS: Final = 16 * MIB
 MAX_MANIFEST_TAR: Final = 128 * MIB
 MAX_MANIFEST: Final = 512 * MIB
 MAX_FILE: Final = 8 * 1024 * MIB
@@ -83,6 +86,31 @@ def fullfile(release: int, digest: str) -> str:
 def pack(bundle: str, to_release: int, from_release: int) -> str:
     """What a device needs to go from one release of a bundle to another; from_release 0 is a zero pack."""
     return f"{to_release}/pack-{bundle}-from-{from_release}.tar"
+
+
+def head(stream_format: int | str) -> str:
+    """The signed document that names the newest release of a format."""
+    return f"version/format{stream_format}/head"
+
+
+def root(number: int) -> str:
+    """The root of trust of that number."""
+    return f"root/{number}.root"
+
+
+def signatures(release: int) -> str:
+    """Further signatures of a release's MoM, where the root of trust asks for more than one."""
+    return f"{release}/Manifest.MoM.signed"
+
+
+def lengths(release: int) -> str:
+    """What a release's objects measure, and which releases there are."""
+    return f"{release}/lengths"
+
+
+def file_lengths(release: int) -> str:
+    """What a release's fullfiles measure."""
+    return f"{release}/files/lengths"
 
 
 def format_file(release: int) -> str:
