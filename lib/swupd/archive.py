@@ -138,6 +138,21 @@ def content_stream(digest: str, node: Node, tar: bytes) -> bytes | None:
     return tar[len(head) : len(tar) - len(end)]
 
 
+def member_size(name: str, node: Node) -> int:
+    """How many bytes of a tar an object takes."""
+    return len(header(name, node)) + (node.size + -node.size % _BLOCK if node.kind == "F" else 0)
+
+
+def fullfile_size(digest: str, node: Node) -> int:
+    """How many bytes a fullfile unpacks to."""
+    return member_size(digest, node) + len(_END)
+
+
+def manifest_tar_size(name: str, size: int) -> int:
+    """How many bytes the archive of one manifest of so many bytes unpacks to."""
+    return member_size(name, Node("/" + name, "F", stat.S_IFREG | 0o644, size=size)) + len(_END)
+
+
 def manifest_tar(name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> bytes:
     """A manifest as devices fetch it: member of mode 0644, owner 0:0; others follow it (a signature)."""
     members = [(name, data), *others]
@@ -153,6 +168,11 @@ class Group:
     """A run of pack members that are compressed together: (name, node, how to get the content)."""
 
     members: tuple[tuple[str, Node, Callable[[], bytes]], ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the pack's tar it takes."""
+        return sum(member_size(name, node) for name, node, _ in self.members)
 
     def tar(self) -> bytes:
         """The group's part of the pack's tar."""
@@ -206,6 +226,10 @@ def streams(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         data = unpacker.unused_data
         yield start, fed - len(data), digest.digest()
         start += fed - len(data)
+
+
+PACK_FRAME = 4 * _BLOCK
+"""How many bytes of a pack's tar its start and end take."""
 
 
 def pack_head() -> bytes:

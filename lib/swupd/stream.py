@@ -27,6 +27,10 @@ MAX_FILE: Final = 8 * 1024 * MIB
 MAX_PACK: Final = 64 * 1024 * MIB
 MAX_DELTA_RESULT: Final = 512 * MIB
 
+LENGTHS_KEY: Final = "lengths"
+PRODUCT_KEY: Final = "product"
+"""Header keys of our MoMs, which C clients skip."""
+
 _VERSION = re.compile(r"[0-9]{1,10}", re.ASCII)
 _BUNDLE = re.compile(r"[A-Za-z0-9_@+][A-Za-z0-9_@+.-]{0,199}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -110,7 +114,7 @@ def lengths(release: int) -> str:
 
 def file_lengths(release: int) -> str:
     """What a release's fullfiles measure."""
-    return f"{release}/files/lengths"
+    return f"{release}/lengths-files"
 
 
 def format_file(release: int) -> str:

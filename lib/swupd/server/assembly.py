@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
 from swupd import archive, delta, manifest, signing, stream
+from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
-from swupd.server import changes, deltas, fullfiles, packs, rootfs
+from swupd.server import changes, deltas, fullfiles, measuring, packs, rootfs
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaTask, Fullfile, Intake
@@ -117,10 +118,11 @@ def needed_fullfiles(release: Release) -> frozenset[str]:
 
 def assemble(draft: Draft, crew: Crew, report: Report) -> Published:
     """Writes everything but the fullfiles, which are there. Raises SwupdError."""
-    made = _write_packs(draft, crew, report)
+    made, unpacked = _write_packs(draft, crew, report)
+    unpacked.update(_fullfile_sizes(draft))
     _write_manifests(draft, report)
     _write_manifest_deltas(draft)
-    _write_mom(draft)
+    _write_mom(draft, measuring.write(draft.staging, draft.past, draft.release.mom.previous, unpacked))
     release = draft.release
     draft.staging.write(stream.format_file(release.version), [str(release.mom.format).encode()])
     files, size = draft.staging.usage()
@@ -158,7 +160,18 @@ def _older_manifests(draft: Draft, new: Manifest) -> Iterator[Manifest]:
             yield old
 
 
-def _write_packs(draft: Draft, crew: Crew, report: Report) -> dict[str, int]:
+def _fullfile_sizes(draft: Draft) -> dict[str, int]:
+    """How much the release's fullfiles unpack to, by name."""
+    shapes = {e.digest: draft.nodes[e.name] for m in draft.release.written() for e in m.entries if e.present}
+    version = draft.release.version
+    return {
+        stream.fullfile(version, digest): archive.fullfile_size(digest, shapes[digest])
+        for digest in needed_fullfiles(draft.release)
+    }
+
+
+def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, int], dict[str, int]]:
+    """Writes the packs; gives the bytes of each, and how many each unpacks to."""
     todo = _packs(draft)
     sizes = _make_deltas(draft, todo, crew, report)
     pieces = [(pack.name, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
@@ -167,7 +180,10 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> dict[str, int]:
     counted = _counted(zip((name for name, _ in pieces), done, strict=True), len(pieces), report)
     for name, parts in groupby(counted, key=lambda part: part[0]):
         made[name] = draft.staging.write(name, (data for _, data in parts))
-    return made
+    unpacked: dict[str, int] = {}
+    for name, piece in pieces:
+        unpacked[name] = unpacked.get(name, 0) + piece.unpacked
+    return made, unpacked
 
 
 def _counted(parts: Iterable[tuple[str, bytes]], total: int, report: Report) -> Iterator[tuple[str, bytes]]:
@@ -259,8 +275,9 @@ def _write_manifest_deltas(draft: Draft) -> None:
                 draft.staging.write(stream.manifest_delta(new.version, new.name, old.version), [made])
 
 
-def _write_mom(draft: Draft) -> None:
+def _write_mom(draft: Draft, lengths: Named) -> None:
     mom = draft.release.mom
+    mom = replace(mom, extra=(*mom.extra, (stream.LENGTHS_KEY, f"{lengths.digest} {lengths.length}")))
     data = manifest.serialize(mom)
     others = []
     if draft.signer is not None:

@@ -34,6 +34,11 @@ class Solid:
 
     staged: Staged
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the pack's tar."""
+        return archive.member_size(f"staged/{self.staged.digest}", self.staged.node)
+
     def compressed(self) -> bytes:
         """The object as .xz streams: header, content."""
         head = archive.compress(archive.header(f"staged/{self.staged.digest}", self.staged.node))
@@ -46,6 +51,7 @@ class Ready:
     """Bytes of a pack that are the same in each."""
 
     data: bytes
+    unpacked: int
 
     def compressed(self) -> bytes:
         """The bytes."""
@@ -94,6 +100,11 @@ class Small:
     group: Group
     before: Before
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the pack's tar."""
+        return self.group.size
+
     def compressed(self) -> bytes:
         """The objects as one .xz stream."""
         data = self.group.tar()
@@ -127,10 +138,10 @@ def pieces(
     small = [o for o in objects if o.node.size < archive.SOLID_LIMIT]
     members = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
     members += [(_member_name(o), o.node, o.read) for o in small]
-    yield Ready(archive.pack_head())
+    yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
     yield from (Small(group, earlier) for group in archive.grouped(members))
     yield from (Solid(o) for o in objects if o.node.size >= archive.SOLID_LIMIT)
-    yield Ready(archive.pack_end())
+    yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 
 
 def _member_name(staged: Staged) -> str:

@@ -57,6 +57,7 @@ class Job:
     timestamp: int | None = None
     interim_version: int | None = None
     allow_folder_replacement: bool = False
+    product: str = ""
 
     def __post_init__(self) -> None:
         for number in (self.version, self.format):
@@ -218,7 +219,10 @@ def _edition(job: Job, start: _Start, source: rootfs.Tree) -> Edition:
         format=job.format,
         timestamp=rootfs.timestamp(source) if job.timestamp is None else job.timestamp,
         minversion=job.version if bumps else job.minversion,
-        extra=(("xattrs", "hashed" if job.xattrs else "ignored"),),
+        extra=(
+            ("xattrs", "hashed" if job.xattrs else "ignored"),
+            *(((stream.PRODUCT_KEY, job.product),) if job.product else ()),
+        ),
     )
 
 

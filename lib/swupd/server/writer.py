@@ -137,10 +137,18 @@ class Staging:
                 shutil.copyfile(source, place)
                 place.chmod(0o644)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the release so far, by its name in the release's folder."""
+        return {
+            str(p.relative_to(self.folder)): p.stat().st_size
+            for p in self.folder.rglob("*")
+            if p.is_file() and self.work not in p.parents
+        }
+
     def usage(self) -> tuple[int, int]:
         """(files, bytes) of the release so far."""
-        sizes = [p.stat().st_size for p in self.folder.rglob("*") if p.is_file() and self.work not in p.parents]
-        return len(sizes), sum(sizes)
+        sizes = self.sizes()
+        return len(sizes), sum(sizes.values())
 
     def commit(self) -> None:
         """Puts the release at its place, durably. What a killed publish left there is replaced."""
