@@ -10,6 +10,7 @@ from typing import Any
 from swupd import envelope, jsontext
 from swupd.envelope import Envelope
 from swupd.errors import DocumentError
+from swupd.lengths import Named
 from swupd.stream import MAX_MANIFEST, MAX_VERSION, is_digest
 
 ROLE = "head"
@@ -85,3 +86,14 @@ def read(signed: Envelope) -> Head:
 def parse(data: bytes) -> Envelope:
     """The envelope alone. Raises DocumentError."""
     return envelope.parse(data, ROLE)
+
+
+def release_payload(version: int, mom: Named) -> bytes:
+    """What a further release key signs of a MoM: the document `<v>/Manifest.MoM.signed`."""
+    return jsontext.dump({"version": version, "sha256": mom.digest, "length": mom.length})
+
+
+def read_release(signed: Envelope) -> Named:
+    """Which MoM such a document is about. Raises DocumentError."""
+    top = jsontext.Fields(jsontext.load(signed.payload))
+    return Named(top.text("sha256"), top.number("length", 1))

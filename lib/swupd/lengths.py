@@ -1,14 +1,14 @@
-"""How long each object of a release is, stored and unpacked, and which releases the stream has. Values, no I/O.
+"""How long the objects of a release are, stored and unpacked, and which releases the stream has. Values, no I/O.
 
-`lengths` is named by hash in the header of the MoM, and names the list of the fullfiles by hash in its turn, which is
-long and seldom needed:
+`<v>/lengths` is named by hash in the header of the MoM. It has a line for each pack and manifest that a device may ask
+for; those of the single files are in lists of their own, one for each release, which it names by hash:
 
     lengths<TAB>1
-    files<TAB>SHA-256<TAB>bytes
     release<TAB>version<TAB>SHA-256 of its MoM<TAB>bytes
-    object<TAB>name in the release's folder<TAB>bytes<TAB>bytes unpacked
+    files<TAB>version<TAB>SHA-256 of the list of its fullfiles<TAB>bytes
+    object<TAB>name<TAB>bytes<TAB>bytes unpacked
 
-The list of the fullfiles has the last kind of lines only.
+A list of fullfiles has lines of the last kind only, with names below files/.
 """
 
 from __future__ import annotations
@@ -31,27 +31,31 @@ class Length:
     unpacked: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Named:
     """An object by SHA-256 and bytes."""
 
     digest: str
     length: int
 
+    def __str__(self) -> str:
+        return f"{self.digest} {self.length}"
+
 
 @dataclass(frozen=True)
 class Lengths:
-    """files: the list of the fullfiles. releases: MoMs of the releases before, by version. objects: by name."""
+    """releases: MoMs of the releases before, by version. files: lists of fullfiles, by version. objects: by name."""
 
-    files: Named
     releases: Mapping[int, Named] = field(default_factory=dict)
+    files: Mapping[int, Named] = field(default_factory=dict)
     objects: Mapping[str, Length] = field(default_factory=dict)
 
 
 def serialize(lengths: Lengths) -> bytes:
     """The bytes of the list."""
-    lines = [_FIRST, f"files\t{lengths.files.digest}\t{lengths.files.length}"]
-    lines += [f"release\t{v}\t{mom.digest}\t{mom.length}" for v, mom in sorted(lengths.releases.items())]
+    lines = [_FIRST]
+    for kind, named in (("release", lengths.releases), ("files", lengths.files)):
+        lines += [f"{kind}\t{v}\t{n.digest}\t{n.length}" for v, n in sorted(named.items())]
     return "\n".join((*lines, "")).encode("ascii") + serialize_files(lengths.objects)
 
 
@@ -66,21 +70,26 @@ def serialize_files(objects: Mapping[str, Length]) -> bytes:
 def parse(data: bytes) -> Lengths:
     """Reads the list, whose hash was found right. Raises DocumentError."""
     lines = _lines(data)
-    if lines[:1] != [[_FIRST.partition("\t")[0], "1"]] or len(lines) < 2 or lines[1][0] != "files":
+    if lines[:1] != [_FIRST.split("\t")]:
         raise DocumentError("the list of lengths does not begin as one")
-    files = _named(lines[1][1:])
-    releases = {}
-    rest = lines[2:]
-    for words in rest:
-        if words[0] == "release":
-            version = _number(words[1] if len(words) == 4 else "", MAX_VERSION)
-            releases[version] = _named(words[2:])
-    return Lengths(files, releases, _objects(words for words in rest if words[0] != "release"))
+    named: dict[str, dict[int, Named]] = {"release": {}, "files": {}}
+    for words in lines[1:]:
+        if words[0] in named:
+            version, value = _named(words[1:])
+            if version in named[words[0]]:
+                raise DocumentError(f"the list of lengths has version {version} twice")
+            named[words[0]][version] = value
+    return Lengths(named["release"], named["files"], _objects(w for w in lines[1:] if w[0] not in named))
 
 
 def parse_files(data: bytes) -> Mapping[str, Length]:
     """Reads a list of objects alone. Raises DocumentError."""
     return _objects(_lines(data))
+
+
+def parse_named(text: str) -> Named:
+    """The value of the MoM's header key. Raises DocumentError."""
+    return _named(["1", *text.split(" ")])[1]
 
 
 def _lines(data: bytes) -> list[list[str]]:
@@ -102,10 +111,10 @@ def _objects(lines: Iterable[list[str]]) -> dict[str, Length]:
     return found
 
 
-def _named(words: list[str]) -> Named:
-    if len(words) != 2 or not is_digest(words[0]):
+def _named(words: list[str]) -> tuple[int, Named]:
+    if len(words) != 3 or not is_digest(words[1]):
         raise DocumentError("the list of lengths names something by what is no hash")
-    return Named(words[0], _number(words[1], MAX_FILE))
+    return _number(words[0], MAX_VERSION), Named(words[1], _number(words[2], MAX_FILE))
 
 
 def _number(text: str, most: int) -> int:

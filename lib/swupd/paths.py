@@ -13,6 +13,8 @@ BUNDLES = "/usr/share/clear/bundles"
 DEFAULTS = "/usr/share/defaults/swupd"
 VERSIONSTAMP = "/usr/share/clear/versionstamp"
 CERTIFICATE = "/usr/share/clear/update-ca/Swupd_Root.pem"
+ROOT_OF_TRUST = f"{DEFAULTS}/root"
+PRODUCT = f"{DEFAULTS}/product"
 
 RESERVED = ".swupd"
 """The folder at the top of a file system in which the agent keeps the objects of a change."""

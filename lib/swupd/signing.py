@@ -7,7 +7,7 @@ are no signed attributes, so an RSA signature of the same bytes is the same byte
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from swupd.errors import SignatureError
+from swupd.publickey import PublicKey
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256,
@@ -153,6 +154,29 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
     return signer
 
 
+def signers(data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]:
+    """The ids of those keys that made a detached signature. Certificates in it count for nothing.
+
+    Raises SignatureError for what is no PKCS#7.
+    """
+    try:
+        signed, infos, _ = _parse(signature)
+        content = signed["encap_content_info"]["content"].native
+        if content is not None and content != data:
+            return frozenset()
+        covered = [(info["signature"].native, _signed_bytes(info, data)[0]) for info in infos]
+    except SignatureError:
+        raise
+    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
+        raise SignatureError("the signature is not a PKCS#7 structure") from e
+    return frozenset(
+        name
+        for name, key in keys.items()
+        for value, of in covered
+        if isinstance(value, bytes) and key.verifies(value, of)
+    )
+
+
 def embedded(signature: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates in a signature, which may be anybody's. Raises SignatureError."""
     try:
@@ -188,7 +212,8 @@ def _signer_certificate(info: Any, candidates: Sequence[x509.Certificate]) -> x5
     raise SignatureError("the signer's certificate is neither embedded nor trusted")
 
 
-def _check_signer(info: Any, data: bytes, certificate: x509.Certificate) -> None:
+def _signed_bytes(info: Any, data: bytes) -> tuple[bytes, hashes.HashAlgorithm]:
+    """What a signer's signature covers, and the algorithm of the digest. Raises SignatureError."""
     name = info["digest_algorithm"]["algorithm"].native
     if name not in _HASHES:
         raise SignatureError(f"the signature uses {name}, which is not accepted", "Sign with SHA-256.")
@@ -205,6 +230,11 @@ def _check_signer(info: Any, data: bytes, certificate: x509.Certificate) -> None
             raise SignatureError("the signature is for other bytes")
         # The signature covers the attributes as a SET, not under their tag in the message (RFC 5652, 5.4).
         signed = b"\x31" + info["signed_attrs"].dump()[1:]
+    return signed, algorithm
+
+
+def _check_signer(info: Any, data: bytes, certificate: x509.Certificate) -> None:
+    signed, algorithm = _signed_bytes(info, data)
     key = certificate.public_key()
     try:
         if isinstance(key, rsa.RSAPublicKey):

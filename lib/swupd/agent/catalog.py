@@ -8,6 +8,7 @@ from typing import Protocol
 
 from swupd import archive, delta, manifest, stream
 from swupd.agent import trust
+from swupd.agent.chain import Chain
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule
 from swupd.errors import (
@@ -20,6 +21,7 @@ from swupd.errors import (
     SignatureError,
     SwupdError,
 )
+from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 
 
@@ -32,6 +34,7 @@ class Catalog:
     """Looks manifests up.
 
     state: None keeps nothing on disk (for --dry-run and commands that may run without root).
+    chain: the way from the device's root of trust; None where certificates alone are believed.
     """
 
     versions: Source
@@ -40,14 +43,29 @@ class Catalog:
     state: State | None
     report: _Warns
     check_latest: bool = True
+    chain: Chain | None = None
 
     def latest(self, stream_format: str) -> tuple[int, ...]:
         """The versions that a format's `latest` lists, newest first. Raises ServerUnreachable, SignatureError."""
+        if self.chain is not None:
+            return (self.chain.head().version,)
         return self._listed(stream.latest(stream_format))
 
     def latest_version(self) -> int:
         """The newest version in any format."""
+        if self.chain is not None:
+            return self.chain.head().version
         return self._listed(stream.LATEST_VERSION)[0]
+
+    def check_allowed(self, version: int) -> None:
+        """Raises Revoked where the publisher does not want a release to be installed any more."""
+        if self.chain is not None:
+            self.chain.check_allowed(version)
+
+    def check_fresh(self) -> None:
+        """Raises Stale where nobody vouches for what is the newest release."""
+        if self.chain is not None and self.chain.stale is not None:
+            raise self.chain.stale
 
     def _listed(self, name: str) -> tuple[int, ...]:
         data = self.versions.read(name, stream.MAX_LATEST)
@@ -65,6 +83,8 @@ class Catalog:
 
     def mom(self, version: int) -> Manifest:
         """The manifest of manifests of a release. Raises MomError, SignatureError."""
+        if self.chain is not None:
+            return self.chain.mom(version)
         cached = self._cached(version, manifest.MOM)
         if cached is not None:
             signature = self._cached(version, manifest.MOM + ".sig")
@@ -98,7 +118,7 @@ class Catalog:
     def _mom_members(self, version: int, tar: bytes) -> tuple[bytes, bytes | None]:
         names = ("Manifest.MoM", "Manifest.MoM.sig")
         try:
-            found = _members(tar, names)
+            found = _members(tar, names, stream.MAX_MANIFEST)
         except ArchiveError as e:
             raise MomError(f"the manifest of version {version} is damaged: {e.problem}", "Try again later.") from e
         if names[0] not in found:
@@ -121,21 +141,35 @@ class Catalog:
                 return trust.bundle(cached, entry)
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
-        data = self._by_delta(entry, base.entry(name) if base is not None else None) or self._whole(entry)
+        data = self._by_delta(entry, base.entry(name) if base is not None else None)
+        if data is None:
+            data = self._whole(entry, self.measure(mom, stream.manifest_tar(entry.version, entry.name)))
         found = trust.bundle(data, entry)
+        if self.chain is not None:
+            self.chain.check_bundle(found, entry, data)
         self._keep(entry.version, name, data)
         return found
 
-    def _whole(self, entry: Entry) -> bytes:
-        tar = self.content.read(stream.manifest_tar(entry.version, entry.name), stream.MAX_MANIFEST_TAR)
+    def measure(self, mom: Manifest, name: str) -> Length | None:
+        """How long an object of a release is, None where nobody has signed that. Raises DownloadError, MomError."""
+        return self.chain.measure(mom, name) if self.chain is not None else None
+
+    def _whole(self, entry: Entry, length: Length | None) -> bytes:
+        url_name = stream.manifest_tar(entry.version, entry.name)
+        tar = self.content.read(url_name, length.stored if length is not None else stream.MAX_MANIFEST_TAR)
         if tar is None:
             raise ManifestError(
                 f"the server lacks the manifest of bundle {entry.name} (version {entry.version})",
                 "Try again later or use another mirror.",
             )
+        if length is not None and len(tar) != length.stored:
+            raise ManifestError(
+                f"{url_name} has {len(tar)} bytes where the release says {length.stored}",
+                "The mirror is inconsistent: try another one.",
+            )
         name = f"Manifest.{entry.name}"
         try:
-            found = _members(tar, (name,))
+            found = _members(tar, (name,), length.unpacked if length is not None else stream.MAX_MANIFEST)
         except ArchiveError as e:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
@@ -170,10 +204,10 @@ class Catalog:
             self.state.write_cached(self.state.layout.manifest(version, name), data)
 
 
-def _members(tar: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
-    """The wanted plain files of a small tar."""
+def _members(tar: bytes, names: tuple[str, ...], limit: int) -> dict[str, bytes]:
+    """The wanted plain files of a small tar, which may unpack to so many bytes."""
     found: dict[str, bytes] = {}
-    for member in archive.members(io.BytesIO(tar), stream.MAX_MANIFEST):
+    for member in archive.members(io.BytesIO(tar), limit):
         name = member.name.removeprefix("./")
         if name in names and name not in found and member.node.kind == "F":
             found[name] = b"".join(member.content)

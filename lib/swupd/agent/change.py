@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths, tree
@@ -14,6 +14,7 @@ from swupd.agent.report import Steps, size
 from swupd.agent.session import Session, act
 from swupd.agent.state import State, XattrRule, names_on_disk
 from swupd.errors import DiskSpace
+from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
 from swupd.tree import Root
@@ -30,6 +31,7 @@ class Wish:
     boot_always: run the boot manager whatever changed. keep_cache: leave downloads. download_only: stop before apply.
     undo: whether there is a tree before to go back to. trial: whether the change may have to prove itself.
     share: part of a bundle's objects that must be missing for its zero pack to pay.
+    measure: the signed length of an object of the stream, None where there is none.
     """
 
     changes: Changes
@@ -45,6 +47,7 @@ class Wish:
     undo: bool = True
     trial: bool = False
     share: float = field(default=0.2)
+    measure: Callable[[str], Length | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def _fetch(
     limits = fetch.Limits(
         file=2 * largest + 16 * MIB,
         pack={name: 2 * m.contentsize + 4096 * len(m.entries) + 16 * MIB for name, m in wish.manifests.items()},
+        measure=wish.measure,
     )
     fetch.Fetcher(
         source=session.content,

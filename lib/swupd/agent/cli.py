@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from swupd import __version__, stream
+from swupd import __version__, paths, stream
 from swupd.agent import settings as device
 from swupd.agent.commands import COMMANDS, CONTINUED
 from swupd.agent.installed import DEFAULT_PICKY_WHITELIST
@@ -40,6 +40,8 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-K", "--cachedir"), {"metavar": "DIR", "help": "folder for the cache"}),
     (("-Z", "--datadir"), {"metavar": "DIR", "help": "folder for state"}),
     (("-C", "--certpath"), {"metavar": "FILE", "help": "certificate that signatures are checked with"}),
+    (("--root-file",), {"metavar": "FILE", "help": "first root of trust (that of the image)"}),
+    (("--product",), {"metavar": "NAME", "help": "what this device is (as the image says)"}),
     (("-W", "--max-parallel-downloads"), {"metavar": "N", "help": "downloads at a time (15)"}),
     (("-r", "--max-retries"), {"metavar": "N", "help": "retries of a download (3)"}),
     (("-d", "--retry-delay"), {"metavar": "SECONDS", "help": "wait before the first retry (10)"}),
@@ -269,6 +271,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         data_dir=data,
         cache_dir=cache,
         certificate=certificate,
+        root_file=_root_file(options, defaults_from),
+        product=options.product or ("" if installing else device.first_line(root, paths.PRODUCT)),
         parallel=_number(options.max_parallel_downloads, "--max-parallel-downloads", 15),
         retries=_number(options.max_retries, "--max-retries", 3),
         retry_delay=float(_number(options.retry_delay, "--retry-delay", 10)),
@@ -286,6 +290,13 @@ def _settings(options: argparse.Namespace) -> Settings:
         trial=_number(getattr(options, "trial", None), "--trial", 0),
         dry_run=options.dry_run,
     )
+
+
+def _root_file(options: argparse.Namespace, defaults_from: Path) -> Path | None:
+    """The root of trust; whoever names a certificate wants that to be believed, and no root."""
+    if options.root_file:
+        return Path(options.root_file)
+    return None if options.certpath or options.nosigcheck else device.default_root(defaults_from)
 
 
 def _merge_config(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from swupd.agent.report import Json, Report, size
 from swupd.agent.session import (
     Session,
     act,
+    anchor,
     changing,
     layout,
     note_left,
@@ -47,6 +49,8 @@ def info(options: Options, settings: Settings, report: Report) -> int:
     report.say(f"Version URL:       {settings.version_url or 'unknown'}")
     report.say(f"Content URL:       {settings.content_url or 'unknown'}")
     report.say(f"Signatures:        {_signatures(settings)}")
+    for line in _protection(settings, report):
+        report.say(line)
     with Root(settings.root) as root:
         report.say(f"Changes by:        {back_end(root)}")
     report.say(f"Last change:       {_last_change(settings)}")
@@ -74,7 +78,36 @@ def _last_change(settings: Settings) -> str:
 def _signatures(settings: Settings) -> str:
     if not settings.check_signatures:
         return "NOT checked (--nosigcheck)"
+    if settings.root_file is not None:
+        return f"checked from the root of trust on ({settings.root_file})"
     return f"checked against {settings.certificate}" if settings.certificate else "no certificate: updates are refused"
+
+
+_BY_CERTIFICATE = "other files and versions than the publisher's are refused"
+_BY_ROOT = f"{_BY_CERTIFICATE}, old versions, other products, endless files, and silence are seen"
+_NOT_BY_CERTIFICATE = "a server that shows old versions or none, or those of another product; a stolen key"
+
+
+def _protection(settings: Settings, report: Report) -> list[str]:
+    """What a hostile server or network can do to this device, and what it cannot."""
+    if not settings.check_signatures:
+        return ["Protected from:    nothing; whoever controls the server or the network controls this device"]
+    if settings.root_file is None:
+        return [f"Protected from:    {_BY_CERTIFICATE}", f"NOT from:          {_NOT_BY_CERTIFICATE} (no root of trust)"]
+    found = anchor(settings, layout(settings), report)
+    root, floors = found.root, found.floors
+    roles = ", ".join(f"{name} {role.threshold} of {len(role.keys)}" for name, role in sorted(root.roles.items()))
+    seen = f"version {floors.version}, vouched for on {_day(floors.signed)}" if floors.version else "no release so far"
+    return [
+        f"Protected from:    {_BY_ROOT}",
+        f"Root of trust:     number {root.number}, good until {root.expires:%Y-%m-%d}; keys: {roles}",
+        f"Product:           {settings.product or 'not known: a stream for other devices would not be noticed'}",
+        f"Newest seen:       {seen}",
+    ]
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def check_update(options: Options, settings: Settings, report: Report) -> int:
@@ -82,6 +115,8 @@ def check_update(options: Options, settings: Settings, report: Report) -> int:
     current = device.current_version(settings.root)
     with reading(settings, report) as session:
         newest = query.available(session, current)
+        if newest is None:
+            session.catalog.check_fresh()
     if newest is None:
         report.say(f"There is no update: {current} is the latest version.")
         return 1
@@ -123,6 +158,7 @@ def _update_once(options: Options, settings: Settings, report: Report) -> int:
             if session.state is not None:
                 # An update that was cut short between its end and this left them.
                 session.state.clean()
+            session.catalog.check_fresh()
             report.say(f"Version {current} is up to date.")
             return 0
         if target == left(session.layout) and not options.to_version:

@@ -18,6 +18,7 @@ from swupd.agent.report import Report, Steps, size
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule, digests
 from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, write_error
+from swupd.lengths import Length
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -30,10 +31,27 @@ _FAT = frozenset({b"vfat", b"msdos", b"exfat"})
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest sizes that a release allows: of one object, and of a bundle's pack unpacked."""
+    """The largest sizes that a release allows.
+
+    file: of one object, pack: of a bundle's pack unpacked, where nobody has signed a size. measure: what was signed.
+    """
 
     file: int
     pack: Mapping[str, int]
+    measure: Callable[[str], Length | None] = lambda _: None
+
+    def of(self, name: str, otherwise: int) -> Length:
+        """How long an object is at most. Raises DownloadError where the list of lengths cannot be had."""
+        return self.measure(name) or Length(otherwise, otherwise)
+
+    def check(self, name: str, place: Path) -> None:
+        """Raises DownloadError where an object that arrived is not as long as was signed."""
+        signed = self.measure(name)
+        if signed is not None and place.stat().st_size != signed.stored:
+            raise DownloadError(
+                f"{name} has {place.stat().st_size} bytes where the release says {signed.stored}",
+                "The mirror is inconsistent: try another one.",
+            )
 
 
 @dataclass
@@ -100,7 +118,17 @@ class Fetcher:
                 self._unpack(future, *arriving[future], missing)
 
     def _pack(self, pack: Pack, name: str, counter: Counter) -> bool:
-        return self.source.download(name, self.state.part(name), self.limits.pack[pack.bundle], counter.advance)
+        part = self.state.part(name)
+        length = self.limits.of(name, self.limits.pack[pack.bundle])
+        if not self.source.download(name, part, length.stored, counter.advance):
+            return False
+        try:
+            self.limits.check(name, part)
+        except DownloadError:
+            # Nothing that a resumed download could be built on.
+            part.unlink()
+            raise
+        return True
 
     def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str]) -> None:
         """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume."""
@@ -113,7 +141,7 @@ class Fetcher:
             self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
             return
         try:
-            self._take(part, self.limits.pack[pack.bundle], missing)
+            self._take(part, self.limits.of(name, self.limits.pack[pack.bundle]).unpacked, missing)
         except (ArchiveError, HashMismatch) as e:
             self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
         part.unlink(missing_ok=True)
@@ -169,13 +197,15 @@ class Fetcher:
         name = stream.fullfile(entry.version, entry.digest)
         part = self.state.part(f"{entry.digest}.tar")
         for last in (False, True):
-            if not self.source.download(name, part, self.limits.file, lambda _: None):
+            length = self.limits.of(name, self.limits.file + _OVERHEAD)
+            if not self.source.download(name, part, length.stored, lambda _: None):
                 raise DownloadError(
                     f"the server lacks {name}, which is {entry.name}", "Try again later or use another mirror."
                 )
             try:
-                self._take_fullfile(entry, part)
-            except (ArchiveError, HashMismatch) as e:
+                self.limits.check(name, part)
+                self._take_fullfile(entry, part, length.unpacked)
+            except (ArchiveError, DownloadError, HashMismatch) as e:
                 if last:
                     raise type(e)(
                         f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
@@ -185,10 +215,10 @@ class Fetcher:
             finally:
                 part.unlink(missing_ok=True)
 
-    def _take_fullfile(self, entry: Entry, part: os.PathLike[str]) -> None:
+    def _take_fullfile(self, entry: Entry, part: os.PathLike[str], limit: int) -> None:
         count = 0
         with open(part, "rb") as file:
-            for member in archive.members(file, self.limits.file + _OVERHEAD):
+            for member in archive.members(file, limit):
                 count += 1
                 if count > 1 or member.name.rstrip("/") != entry.digest:
                     raise ArchiveError("its archive holds something else")

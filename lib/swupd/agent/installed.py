@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from swupd import tree
 from swupd.agent import plan
@@ -110,6 +111,7 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     steps.begin("load_manifests")
     root = session.settings.root
     current = device.current_version(root)
+    session.catalog.check_allowed(target)
     new_mom = session.catalog.mom(target)
     old_mom, old = _owned(session, current)
     names = frozenset(_installed(session, new_mom, force=True))
@@ -134,6 +136,7 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
             keep_cache=keep_cache,
             download_only=download_only,
             trial=True,
+            measure=partial(session.catalog.measure, new_mom),
         ),
         steps,
     )
@@ -162,6 +165,7 @@ def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result
     steps = Steps(session.report, ADD_STEPS)
     steps.begin("load_manifests")
     root = session.settings.root
+    session.catalog.check_allowed(device.current_version(root))
     mom = session.catalog.mom(device.current_version(root))
     there = frozenset(_installed(session, mom, force=True))
     aliases = device.aliases(root)
@@ -177,7 +181,15 @@ def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result
     wanted = plan.consolidate({**old, **new}.values(), session.levels)
     changes = plan.add(owned, plan.consolidate(added.values(), session.levels), _mounts(session))
     wish = Wish(
-        changes, plan.present(wanted), owned, added, {}, xattr_rule(mom), bundles=tuple(sorted(added)), share=0.1
+        changes,
+        plan.present(wanted),
+        owned,
+        added,
+        {},
+        xattr_rule(mom),
+        bundles=tuple(sorted(added)),
+        share=0.1,
+        measure=partial(session.catalog.measure, mom),
     )
     result = carry_out(session, wish, steps)
     if session.state is not None:
@@ -257,6 +269,7 @@ def os_install(session: Session, version: int, bundles: Iterable[str], optional:
     """Installs a release into a folder. Raises InvalidBundle."""
     steps = Steps(session.report, ADD_STEPS)
     steps.begin("load_manifests")
+    session.catalog.check_allowed(version)
     mom = session.catalog.mom(version)
     require_format(session.settings, mom.format, force)
     asked = frozenset(bundles) | {OS_CORE}
@@ -275,6 +288,7 @@ def os_install(session: Session, version: int, bundles: Iterable[str], optional:
         boot_always=True,
         undo=False,
         share=0.1,
+        measure=partial(session.catalog.measure, mom),
     )
     result = carry_out(session, wish, steps)
     if session.state is not None:
@@ -284,6 +298,8 @@ def os_install(session: Session, version: int, bundles: Iterable[str], optional:
 
 def _scoped(session: Session, scope: Scope) -> tuple[Manifest, dict[str, Manifest], dict[str, Entry]]:
     version = scope.version or device.current_version(session.settings.root)
+    if scope.version:
+        session.catalog.check_allowed(version)
     mom = session.catalog.mom(version)
     require_format(session.settings, mom.format, scope.force)
     names = frozenset(scope.bundles) or frozenset(_installed(session, mom, scope.force))
@@ -377,6 +393,7 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
         rule,
         tuple(sorted(found)),
         boot_always=bool(before.count),
+        measure=partial(session.catalog.measure, mom),
     )
     result = carry_out(session, wish, steps)
     silent = Steps(session.report, ())

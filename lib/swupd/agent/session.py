@@ -10,16 +10,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from swupd import paths, stream
 from swupd.agent import actions, transaction, trust
 from swupd.agent import settings as device
+from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
+from swupd.agent.chain import Chain, first_anchor
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
-from swupd.errors import Refused, SettingsError, SignatureError, VersionUnknown, WriteError
+from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
 
+clock = time.time
+"""What tells the time, in Unix seconds."""
 _CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
 
 
@@ -151,22 +156,73 @@ def prepare_install(settings: Settings) -> None:
 
 
 def _session(settings: Settings, report: Report, state: State | None) -> Session:
-    versions, content = settings.urls()
+    url, content_url = settings.urls()
     transport = _transport(settings)
-    verifier = trust.Verifier(_trust_file(settings), now(settings))
+    content = Source(content_url, transport)
+    versions = content if url == content_url else Source(url, transport)
+    by_root = settings.check_signatures and settings.root_file is not None
+    verifier = trust.Verifier(None if by_root else _trust_file(settings), now(settings))
     verifier.check_trust_file()
-    source = Source(content, transport)
+    layout = Layout(settings.data_dir, settings.cache_dir, content_url)
     catalog = Catalog(
-        versions=source if versions == content else Source(versions, transport),
-        content=source,
+        versions=versions,
+        content=content,
+        chain=_chain(settings, layout, versions, content, state, report) if by_root else None,
         verifier=verifier,
         state=state,
         report=report,
         check_latest=settings.check_latest_signature,
     )
-    return Session(
-        settings, report, Layout(settings.data_dir, settings.cache_dir, content), state, catalog, _levels(settings)
-    )
+    return Session(settings, report, layout, state, catalog, _levels(settings))
+
+
+def _chain(
+    settings: Settings, layout: Layout, versions: Source, content: Source, state: State | None, report: Report
+) -> Chain:
+    return Chain(anchor(settings, layout, report), versions, content, state, report, settings.stream_format(), _uptime)
+
+
+def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:
+    """What the device believes before it has asked anybody. Raises RootError."""
+    if settings.root_file is None:
+        raise RootError("there is no root of trust", f"Ship {paths.ROOT_OF_TRUST} in the image.")
+    try:
+        born = settings.root_file.read_bytes()
+    except OSError as e:
+        raise RootError(f"{settings.root_file} cannot be read: {e.strerror}", "Give another --root-file.") from e
+    floors = _floors(layout, report)
+    time_floor = datetime.datetime.fromtimestamp(floors.at(*_uptime()), datetime.UTC)
+    root = first_anchor(born, _bytes(layout.root))
+    return Anchor(root, floors, max(now(settings), time_floor), settings.product)
+
+
+def _floors(layout: Layout, report: Report) -> Floors:
+    data = _bytes(layout.floors)
+    if data is None:
+        return Floors()
+    try:
+        return load_floors(data)
+    except DocumentError as e:
+        report.warn(f"{layout.floors} is damaged ({e.problem}): what this device has seen before is forgotten.")
+        return Floors()
+
+
+def _bytes(file: Path) -> bytes | None:
+    """A small file's bytes; None where there is none that this user may see."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(stream.MAX_ROOT)
+    except OSError:
+        return None
+
+
+def _uptime() -> tuple[str, int]:
+    """The id of this boot, and the seconds since it began, time asleep included."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        boot = ""
+    return boot, int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _transport(settings: Settings) -> Transport:
@@ -197,7 +253,7 @@ def _trust_file(settings: Settings) -> bytes | None:
 def now(settings: Settings) -> datetime.datetime:
     """The time to believe: never before the image was built, since boards without a clock begin in 1970."""
     floor = 0 if settings.ignore_time else device.versionstamp(settings.root)
-    return datetime.datetime.fromtimestamp(max(time.time(), floor), datetime.UTC)
+    return datetime.datetime.fromtimestamp(max(clock(), floor), datetime.UTC)
 
 
 def _levels(settings: Settings) -> frozenset[str]:

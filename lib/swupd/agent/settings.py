@@ -30,6 +30,7 @@ class Settings:
     root: the tree that is worked on. version_url, content_url: "" where none is known.
     format: a positive number as text, or "staging". data_dir, cache_dir: where state and cache live.
     certificate: trust file for signatures, or None where there is none.
+    root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
     retry_delay: seconds before the first retry. parallel: downloads at a time.
     keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
     """
@@ -41,6 +42,8 @@ class Settings:
     data_dir: Path = Path(STATE)
     cache_dir: Path = Path(STATE)
     certificate: Path | None = None
+    root_file: Path | None = None
+    product: str = ""
     parallel: int = 15
     retries: int = 3
     retry_delay: float = 10.0
@@ -153,6 +156,14 @@ def default_format(root: Path) -> str:
 def default_certificate(root: Path) -> Path | None:
     """The trust file in the tree itself, else the running system's."""
     for candidate in (below(root, paths.CERTIFICATE), Path(paths.CERTIFICATE)):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def default_root(root: Path) -> Path | None:
+    """The root of trust that the image ships."""
+    for candidate in (below(root, paths.ROOT_OF_TRUST), Path(paths.ROOT_OF_TRUST)):
         if candidate.is_file():
             return candidate
     return None

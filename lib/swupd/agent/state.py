@@ -93,6 +93,16 @@ class Layout:
         """The version from which one went back."""
         return self.data / "left"
 
+    @property
+    def root(self) -> Path:
+        """The newest root of trust that was believed."""
+        return self.data / "trust" / "root"
+
+    @property
+    def floors(self) -> Path:
+        """What this device has seen and does not go back behind."""
+        return self.data / "trust" / "floors"
+
     def manifest(self, version: int, name: str) -> Path:
         """A cached manifest (or its .sig)."""
         return self.here / "manifest" / str(version) / f"Manifest.{name}"
@@ -171,7 +181,7 @@ class State:
         make_folder(layout.here, 0o755)
         for name in _PRIVATE:
             make_folder(layout.here / name, 0o700)
-        for file in (layout.version, layout.left):
+        for file in (layout.version, layout.left, layout.root, layout.floors):
             # A write that was cut short, which nobody may ever repeat.
             _beside(file).unlink(missing_ok=True)
         self._staged = Root(layout.here / "staged")
@@ -214,6 +224,12 @@ class State:
             write_file(self.layout.version, b"%d\n" % version)
             if left(self.layout) == version:
                 self.layout.left.unlink(missing_ok=True)
+
+    def keep(self, file: Path, data: bytes) -> None:
+        """Writes one of the files of trust, so that it stays. Raises WriteError."""
+        make_folder(file.parent, 0o700)
+        with _writing(file):
+            write_file(file, data)
 
     def part(self, name: str) -> Path:
         """Where an object of the stream is downloaded to."""

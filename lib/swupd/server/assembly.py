@@ -122,7 +122,7 @@ def assemble(draft: Draft, crew: Crew, report: Report) -> Published:
     unpacked.update(_fullfile_sizes(draft))
     _write_manifests(draft, report)
     _write_manifest_deltas(draft)
-    _write_mom(draft, measuring.write(draft.staging, draft.past, draft.release.mom.previous, unpacked))
+    _write_mom(draft, measuring.write(draft.staging, draft.past, draft.release.mom, unpacked))
     release = draft.release
     draft.staging.write(stream.format_file(release.version), [str(release.mom.format).encode()])
     files, size = draft.staging.usage()
@@ -277,7 +277,7 @@ def _write_manifest_deltas(draft: Draft) -> None:
 
 def _write_mom(draft: Draft, lengths: Named) -> None:
     mom = draft.release.mom
-    mom = replace(mom, extra=(*mom.extra, (stream.LENGTHS_KEY, f"{lengths.digest} {lengths.length}")))
+    mom = replace(mom, extra=(*mom.extra, (stream.LENGTHS_KEY, str(lengths))))
     data = manifest.serialize(mom)
     others = []
     if draft.signer is not None:

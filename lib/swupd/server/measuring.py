@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from swupd import archive, lengths, stream
 from swupd.errors import DocumentError, MomError
 from swupd.lengths import Length, Lengths, Named
-from swupd.manifest import MOM
+from swupd.manifest import MOM, Manifest
 from swupd.server import history
 from swupd.server.history import Trusted
 from swupd.server.writer import Staging
@@ -16,48 +16,76 @@ from swupd.server.writer import Staging
 _FILES = "files/"
 
 
-def write(staging: Staging, past: Trusted, previous: int, unpacked: Mapping[str, int]) -> Named:
+def write(staging: Staging, past: Trusted, mom: Manifest, unpacked: Mapping[str, int]) -> Named:
     """Writes the lists of lengths; gives what the MoM has to name.
 
-    previous: the release before, 0 for none. unpacked: what objects unpack to, by name, where that is another size.
+    mom: as it will be written. unpacked: what objects unpack to, by name, where that is another size than their own.
     """
-    objects = {
-        name: Length(size, unpacked.get(f"{staging.version}/{name}", size)) for name, size in staging.sizes().items()
-    }
-    tars = {name: length for name, length in objects.items() if name.startswith("Manifest.") and name.endswith(".tar")}
-    for name, length in tars.items():
-        plain = name.removesuffix(".tar")
-        objects[name] = Length(length.stored, archive.manifest_tar_size(plain, objects[plain].stored))
-    files = {name.removeprefix(_FILES): length for name, length in objects.items() if name.startswith(_FILES)}
-    rest = {name: length for name, length in objects.items() if not name.startswith(_FILES)}
-    listed = lengths.serialize_files(files)
+    objects = _measured(staging, unpacked)
+    listed = lengths.serialize_files({n.removeprefix(_FILES): o for n, o in objects.items() if n.startswith(_FILES)})
     staging.write(stream.file_lengths(staging.version), [listed])
-    data = lengths.serialize(Lengths(_named(listed), _before(past, previous), rest))
+    before = _before(past, mom.previous)
+    own = {f"{staging.version}/{name}": o for name, o in objects.items() if not name.startswith(_FILES)}
+    written = Lengths(
+        before.releases,
+        {**before.files, staging.version: _named(listed)},
+        {**_still_used(before.objects, mom), **own},
+    )
+    data = lengths.serialize(written)
     staging.write(stream.lengths(staging.version), [data])
     return _named(data)
+
+
+def _measured(staging: Staging, unpacked: Mapping[str, int]) -> dict[str, Length]:
+    """The release's objects so far, by their names in its folder."""
+    sizes = staging.sizes()
+    found = {name: Length(size, unpacked.get(f"{staging.version}/{name}", size)) for name, size in sizes.items()}
+    for name, size in sizes.items():
+        plain = name.removesuffix(".tar")
+        if name.startswith("Manifest.") and plain != name:
+            found[name] = Length(size, archive.manifest_tar_size(plain, sizes[plain]))
+    return found
 
 
 def _named(data: bytes) -> Named:
     return Named(hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _before(past: Trusted, version: int) -> dict[int, Named]:
-    """The MoMs of the releases before, as far back as the stream has them."""
-    found: dict[int, Named] = {}
+def _still_used(objects: Mapping[str, Length], mom: Manifest) -> dict[str, Length]:
+    """What was measured of bundles that are as they were."""
+    folders = {f"{e.version}/" for e in mom.entries if e.present}
+    used = [e for e in mom.entries if e.present]
+    names = tuple(
+        f"{e.version}/{kind}"
+        for e in used
+        for kind in (f"Manifest.{e.name}.", f"Manifest-{e.name}-", f"pack-{e.name}-")
+    )
+    return {n: o for n, o in objects.items() if n[: n.index("/") + 1] in folders and n.startswith(names)}
+
+
+def _before(past: Trusted, version: int) -> Lengths:
+    """The list of the release before, with that release added; what a stream without lists says of its releases."""
+    releases: dict[int, Named] = {}
     while version:
         data = history.manifest_bytes(past.store, version, MOM)
         if data is None:
             break
         mom = past.mom(version)
-        found[version] = _named(data)
+        releases[version] = _named(data)
         said = mom.header(stream.LENGTHS_KEY)
-        listed = past.store.read(stream.lengths(version), stream.MAX_LENGTHS) if said is not None else None
-        if listed is not None:
-            if said != "{0.digest} {0.length}".format(_named(listed)):
-                raise MomError(f"{stream.lengths(version)} is not the list that the release names", "Restore it.")
-            try:
-                return {**lengths.parse(listed).releases, **found}
-            except DocumentError as e:
-                raise MomError(f"{stream.lengths(version)} cannot be read: {e.problem}", "Restore it.") from e
+        if said is not None:
+            found = _list(past, version, said)
+            return Lengths({**found.releases, **releases}, found.files, found.objects)
         version = mom.previous
-    return found
+    return Lengths(releases)
+
+
+def _list(past: Trusted, version: int, named: str) -> Lengths:
+    name = stream.lengths(version)
+    data = past.store.read(name, stream.MAX_LENGTHS)
+    if data is None or str(_named(data)) != named:
+        raise MomError(f"{name} is missing or not the list that the release names", "Restore it from a backup.")
+    try:
+        return lengths.parse(data)
+    except DocumentError as e:
+        raise MomError(f"{name} cannot be read: {e.problem}", "Restore it from a backup.") from e
