@@ -141,10 +141,10 @@ class Simulator:
         data = self.mom(version)
         return Named(hashlib.sha256(data).hexdigest(), len(data))
 
-    def head(self, version: int, **changes: Any) -> Head:
+    def head(self, release: int, **changes: Any) -> Head:
         """The head for a release."""
-        named = self.named(version)
-        made = Head(30, version, named.digest, named.length, self.now, self.now + 14 * DAY, PRODUCT)
+        named = self.named(release)
+        made = Head(30, release, named.digest, named.length, self.now, self.now + 14 * DAY, PRODUCT)
         return replace(made, **changes)
 
     def signed_head(self, head: Head, *by: KeyHolder) -> bytes:
@@ -191,6 +191,8 @@ def publisher(base: Path, delegations: tuple[Delegation, ...] = ()) -> Simulator
     return simulator
 
 
+ENDLESS = b"\0endless"
+"""In place of an object's bytes: an answer that does not end by itself."""
 Answer = Callable[[str, bytes | None], bytes | None]
 
 
@@ -230,6 +232,9 @@ def serving(www: Path) -> Iterator[Attacker]:
             data = place.read_bytes() if place.is_file() else None
             for answer in attacker.tampering:
                 data = answer(name, data)
+            if data is ENDLESS:
+                self._endless()
+                return
             self.send_response(404 if data is None else 200)
             self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()
@@ -238,6 +243,14 @@ def serving(www: Path) -> Iterator[Attacker]:
                     self.wfile.write(data or b"")
 
         do_HEAD = do_GET
+
+        def _endless(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                while self.command == "GET":
+                    self.wfile.write(bytes(1 << 16))
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing to standard error."""

@@ -35,6 +35,7 @@ from swupd.stream import PRODUCT_KEY, is_digest
 
 _TAMPERED = "The server may have been tampered with; nothing was changed. Try another mirror, or tell the publisher."
 _KEPT_MOMS = 8
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,20 @@ def _named(value: Any) -> Named:
 class Anchor:
     """What is believed at a moment.
 
-    now: the time to believe. product: what the device is, "" where it does not know.
+    clock: what the device's own clock shows, or the time stamp of its image, if that is later.
+    passed: how far time has come at least, by what was signed. product: what the device is, "" where it does not know.
     """
 
     root: Root
     floors: Floors
-    now: datetime.datetime
+    clock: datetime.datetime
+    passed: datetime.datetime = _EPOCH
     product: str = ""
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time to believe."""
+        return max(self.clock, self.passed)
 
     def follow(self, data: bytes) -> Anchor:
         """What is believed once the next root is. Raises RootError.
@@ -125,9 +133,10 @@ class Anchor:
         The floors that keys have raised fall with them: whoever stole a key cannot have spoilt a device for good.
         """
         root = roots.next_after(self.root, data)
-        gone = set(self.floors.by) - set(root.roles[roots.HEAD].keys)
-        floors = replace(self.floors, version=0, digest="", signed=0, by=(), ticked=0) if gone else self.floors
-        return replace(self, root=root, floors=floors)
+        if not set(self.floors.by) - set(root.roles[roots.HEAD].keys):
+            return replace(self, root=root)
+        floors = replace(self.floors, version=0, digest="", signed=0, by=(), ticked=0)
+        return replace(self, root=root, floors=floors, passed=_EPOCH)
 
     def check_root(self) -> None:
         """Raises RootError where the root has expired and no newer one is to be had."""
@@ -246,7 +255,7 @@ class Anchor:
         floors = replace(
             self.floors, version=head.version, digest=head.digest, signed=_seconds(head.issued), by=tuple(sorted(by))
         )
-        return replace(self, floors=floors, now=max(self.now, min(head.issued, head.expires)))
+        return replace(self, floors=floors, passed=max(self.passed, min(head.issued, head.expires)))
 
     def knows(self, version: int) -> Named | None:
         """The hash of a MoM that was believed before."""

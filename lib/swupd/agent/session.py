@@ -191,9 +191,9 @@ def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:
     except OSError as e:
         raise RootError(f"{settings.root_file} cannot be read: {e.strerror}", "Give another --root-file.") from e
     floors = _floors(layout, report)
-    time_floor = datetime.datetime.fromtimestamp(floors.at(*_uptime()), datetime.UTC)
+    passed = datetime.datetime.fromtimestamp(floors.at(*_uptime()), datetime.UTC)
     root = first_anchor(born, _bytes(layout.root))
-    return Anchor(root, floors, max(now(settings), time_floor), settings.product)
+    return Anchor(root, floors, now(settings), passed, settings.product)
 
 
 def _floors(layout: Layout, report: Report) -> Floors:
