@@ -138,7 +138,10 @@ class Catalog:
         cached = self._cached(entry.version, name)
         if cached is not None:
             try:
-                return trust.bundle(cached, entry)
+                found = trust.bundle(cached, entry)
+                if self.chain is not None and self.chain.asked:
+                    self.chain.check_bundle(found, entry, cached)
+                return found
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
         data = self._by_delta(entry, base.entry(name) if base is not None else None)

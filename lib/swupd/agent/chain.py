@@ -5,6 +5,7 @@ Whatever comes out of here was believed by the anchor first; what is read from t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -14,6 +15,7 @@ from swupd.agent.anchor import Anchor, dump_floors, is_named
 from swupd.agent.source import Source
 from swupd.agent.state import State
 from swupd.errors import (
+    BundleTrustError,
     DocumentError,
     DownloadError,
     HashMismatch,
@@ -61,6 +63,8 @@ class Chain:
         self._lock = threading.Lock()
         self._lists: dict[int, Lengths] = {}
         self._files: dict[int, Mapping[str, Length]] = {}
+        self.asked = False
+        """Whether the newest release was asked for: what is cached is then held against the newest root, too."""
         self.stale: Stale | None = None
         """Why nobody can tell whether the newest release is the newest, None where somebody vouches for it."""
 
@@ -68,6 +72,7 @@ class Chain:
         """The newest release. Raises RootError, HeadError, OlderThanSeen, WrongProduct and what reading raises."""
         if self._head is None:
             self._follow_roots()
+            self.asked = True
             name = stream.head(self._path)
             data = self._versions.read(name, stream.MAX_HEAD)
             if data is None:
@@ -209,11 +214,22 @@ class Chain:
 
     def check_bundle(self, found: Manifest, entry: Entry, data: bytes) -> None:
         """Raises BundleTrustError where a bundle's manifest is not signed as the root demands, or ships too much."""
-        signature = None
-        if self.anchor.needs_signature(entry.name):
-            name = stream.signature(stream.manifest(entry.version, entry.name))
-            signature = self._content.read(name, stream.MAX_SIGNATURE)
+        if not self.anchor.needs_signature(entry.name):
+            self.anchor.bundle(found, entry, data, None)
+            return
+        name = f"{entry.name}.sig"
+        place = self._state.layout.manifest(entry.version, name) if self._state is not None else None
+        if self._state is not None and place is not None:
+            with contextlib.suppress(BundleTrustError):
+                cached = self._state.read_cached(place, stream.MAX_SIGNATURE)
+                self.anchor.bundle(found, entry, data, cached)
+                return
+        signature = self._content.read(
+            stream.signature(stream.manifest(entry.version, entry.name)), stream.MAX_SIGNATURE
+        )
         self.anchor.bundle(found, entry, data, signature)
+        if self._state is not None and place is not None and signature is not None:
+            self._state.write_cached(place, signature)
 
     def _read_named(self, name: str, named: Named, most: int) -> bytes:
         if named.length > most:
