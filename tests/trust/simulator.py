@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,6 +194,8 @@ def publisher(base: Path, delegations: tuple[Delegation, ...] = ()) -> Simulator
 
 ENDLESS = b"\0endless"
 """In place of an object's bytes: an answer that does not end by itself."""
+TRICKLE = b"\0trickle"
+"""And one that comes at two bytes a second."""
 Answer = Callable[[str, bytes | None], bytes | None]
 
 
@@ -232,8 +235,8 @@ def serving(www: Path) -> Iterator[Attacker]:
             data = place.read_bytes() if place.is_file() else None
             for answer in attacker.tampering:
                 data = answer(name, data)
-            if data is ENDLESS:
-                self._endless()
+            if data is ENDLESS or data is TRICKLE:
+                self._endless(data is TRICKLE)
                 return
             self.send_response(404 if data is None else 200)
             self.send_header("Content-Length", str(len(data or b"")))
@@ -244,13 +247,14 @@ def serving(www: Path) -> Iterator[Attacker]:
 
         do_HEAD = do_GET
 
-        def _endless(self) -> None:
+        def _endless(self, slowly: bool) -> None:
             self.send_response(200)
             self.end_headers()
             self.close_connection = True
             with contextlib.suppress(ConnectionError):
                 while self.command == "GET":
-                    self.wfile.write(bytes(1 << 16))
+                    self.wfile.write(bytes(1 if slowly else 1 << 16))
+                    time.sleep(0.5 if slowly else 0)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing to standard error."""
