@@ -8,6 +8,7 @@ from typing import Protocol
 
 from swupd import archive, delta, manifest, stream
 from swupd.agent import trust
+from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule
 from swupd.errors import (
@@ -34,8 +35,8 @@ class Catalog:
     state: None keeps nothing on disk (for --dry-run and commands that may run without root).
     """
 
-    versions: Source
-    content: Source
+    versions: Origin
+    content: Origin
     verifier: trust.Verifier
     state: State | None
     report: _Warns
@@ -50,14 +51,25 @@ class Catalog:
         return self._listed(stream.LATEST_VERSION)[0]
 
     def _listed(self, name: str) -> tuple[int, ...]:
-        data = self.versions.read(name, stream.MAX_LATEST)
+        """The newest answer of all mirrors: one that replays an old answer, signed as it is, is seen by that."""
+        answers = self.versions.survey(lambda source: self._listed_by(source, name))
+        if not self.check_latest or self.verifier.trust_pem is None:
+            return answers[0][1]
+        url, newest = max(answers, key=lambda answer: max(answer[1]))
+        for other, found in answers:
+            if max(found) < max(newest):
+                self.versions.skip(other, f"it lists version {max(found)} as the latest, {url} has {max(newest)}")
+        return newest
+
+    def _listed_by(self, source: Source, name: str) -> tuple[int, ...]:
+        data = source.read(name, stream.MAX_LATEST)
         if data is None:
             raise ServerUnreachable(
-                f"{self.versions.url} has no {name}", "Check the URL and the format (swupd info shows both)."
+                f"{source.url} has no {name}", "Check the URL and the format (swupd info shows both)."
             )
         signature = None
         if self.check_latest and self.verifier.trust_pem is not None:
-            signature = self.versions.read(stream.signature(name), stream.MAX_SIGNATURE)
+            signature = source.read(stream.signature(name), stream.MAX_SIGNATURE)
         found = self.verifier.latest(data, signature, self.check_latest)
         if not found:
             raise ServerUnreachable("the server's answer names no version", "Check the URL.")
@@ -73,15 +85,19 @@ class Catalog:
             except (SignatureError, MomError):
                 self.report.warn(f"The cached manifest of version {version} does not verify; it is fetched again.")
         name = stream.manifest_tar(version, manifest.MOM)
-        tar = self.content.read(name, stream.MAX_MANIFEST_TAR)
-        if tar is None:
-            raise MomError(f"{self.content.url} does not have version {version}", "Check the URL, or try again later.")
-        data, signature = self._mom_members(version, tar)
-        found, signature = self._signed_mom(version, data, signature)
+        found, data, signature = verified(self.content, name, lambda: self._fetched_mom(version, name))
         self._keep(version, manifest.MOM, data)
         if signature is not None:
             self._keep(version, manifest.MOM + ".sig", signature)
         return found
+
+    def _fetched_mom(self, version: int, name: str) -> tuple[Manifest, bytes, bytes | None]:
+        tar = self.content.read(name, stream.MAX_MANIFEST_TAR)
+        if tar is None:
+            raise MomError(f"{self.content.url} does not have version {version}", "Check the URL, or try again later.")
+        data, inside = self._mom_members(version, tar)
+        found, signature = self._signed_mom(version, data, inside)
+        return found, data, signature
 
     def _signed_mom(self, version: int, data: bytes, inside: bytes | None) -> tuple[Manifest, bytes | None]:
         """The MoM, by the signature in its archive or else by the one beside it, which publishers can renew."""
@@ -121,13 +137,14 @@ class Catalog:
                 return trust.bundle(cached, entry)
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
-        data = self._by_delta(entry, base.entry(name) if base is not None else None) or self._whole(entry)
-        found = trust.bundle(data, entry)
+        tar = stream.manifest_tar(entry.version, name)
+        by_delta = self._by_delta(entry, base.entry(name) if base is not None else None)
+        data, found = by_delta or verified(self.content, tar, lambda: self._whole(entry, tar))
         self._keep(entry.version, name, data)
         return found
 
-    def _whole(self, entry: Entry) -> bytes:
-        tar = self.content.read(stream.manifest_tar(entry.version, entry.name), stream.MAX_MANIFEST_TAR)
+    def _whole(self, entry: Entry, tar_name: str) -> tuple[bytes, Manifest]:
+        tar = self.content.read(tar_name, stream.MAX_MANIFEST_TAR)
         if tar is None:
             raise ManifestError(
                 f"the server lacks the manifest of bundle {entry.name} (version {entry.version})",
@@ -140,25 +157,27 @@ class Catalog:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
             raise ManifestError(f"the manifest of bundle {entry.name} is not in its archive", "Tell the publisher.")
-        return found[name]
+        return found[name], trust.bundle(found[name], entry)
 
-    def _by_delta(self, entry: Entry, old: Entry | None) -> bytes | None:
+    def _by_delta(self, entry: Entry, old: Entry | None) -> tuple[bytes, Manifest] | None:
         """The manifest made out of the old one, if that is at hand and the server has a delta that fits."""
         if old is None or old.version >= entry.version:
             return None
         base = self._cached(old.version, old.name)
         if base is None:
             return None
+        name = stream.manifest_delta(entry.version, entry.name, old.version)
         try:
             trust.bundle(base, old)
-            name = stream.manifest_delta(entry.version, entry.name, old.version)
             patch = self.content.read(name, stream.MAX_MANIFEST_TAR)
-            made = None if patch is None else delta.apply(patch, base).content
-            if made is not None:
-                trust.bundle(made, entry)
         except SwupdError:
             return None
-        return made
+        try:
+            made = None if patch is None else delta.apply(patch, base).content
+            return None if made is None else (made, trust.bundle(made, entry))
+        except SwupdError as e:
+            self.content.blame(name, e.problem)
+            return None
 
     def _cached(self, version: int, name: str) -> bytes | None:
         if self.state is None:

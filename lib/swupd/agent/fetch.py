@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swupd import archive, delta, paths, stream
+from swupd.agent.mirrors import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
-from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule, digests
-from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, write_error
+from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -43,7 +43,7 @@ class Fetcher:
     owned: entries that are expected on the device, whose files serve as delta sources.
     """
 
-    source: Source
+    source: Origin
     state: State
     root: Root
     rule: XattrRule
@@ -96,27 +96,36 @@ class Fetcher:
         counter = Counter(progress, sum(self.source.size(n) or 0 for n in names))
         with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
             arriving = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in zip(packs, names, strict=True)}
-            for future in as_completed(arriving):
-                self._unpack(future, *arriving[future], missing)
+            damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, *arriving[f], missing)]
+            again = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in damaged if missing}
+            for future in as_completed(again):
+                self._unpack(future, *again[future], missing, last=True)
 
     def _pack(self, pack: Pack, name: str, counter: Counter) -> bool:
         return self.source.download(name, self.state.part(name), self.limits.pack[pack.bundle], counter.advance)
 
-    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str]) -> None:
-        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume."""
+    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str], last: bool = False) -> bool:
+        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume.
+
+        False for one that is damaged and may be had from another mirror, unless this was the last time.
+        """
         part = self.state.part(name)
         try:
             if not future.result():
                 self.report.detail(f"There is no {name}; single files are fetched instead.")
-                return
+                return True
         except DownloadError as e:
             self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
-            return
+            return True
         try:
             self._take(part, self.limits.pack[pack.bundle], missing)
         except (ArchiveError, HashMismatch) as e:
+            if self.source.blame(name, f"{name} cannot be used: {e.problem}") and not last:
+                part.unlink(missing_ok=True)
+                return False
             self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
         part.unlink(missing_ok=True)
+        return True
 
     def _take(self, pack: os.PathLike[str], limit: int, missing: set[str]) -> None:
         """Stages what is missing out of a pack. Anything else in it is passed over."""
@@ -165,25 +174,31 @@ class Fetcher:
                 raise
 
     def _fullfile(self, entry: Entry) -> None:
-        """Fetches one object; one that proves damaged is fetched once more from its first byte."""
+        """Fetches one object; one that proves damaged is fetched anew from the next mirror, or once from the only one.
+
+        Raises the first error that is about its content.
+        """
         name = stream.fullfile(entry.version, entry.digest)
         part = self.state.part(f"{entry.digest}.tar")
-        for last in (False, True):
+        damage: SwupdError | None = None
+        again = True
+        while again:
             if not self.source.download(name, part, self.limits.file, lambda _: None):
-                raise DownloadError(
+                raise damage or DownloadError(
                     f"the server lacks {name}, which is {entry.name}", "Try again later or use another mirror."
                 )
             try:
                 self._take_fullfile(entry, part)
-            except (ArchiveError, HashMismatch) as e:
-                if last:
-                    raise type(e)(
-                        f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
-                    ) from e
-            else:
                 return
+            except (ArchiveError, HashMismatch) as e:
+                again = self.source.blame(name, e.problem) or damage is None
+                damage = damage or type(e)(
+                    f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
+                )
             finally:
                 part.unlink(missing_ok=True)
+        if damage is not None:
+            raise damage
 
     def _take_fullfile(self, entry: Entry, part: os.PathLike[str]) -> None:
         count = 0
@@ -209,7 +224,7 @@ class Counter:
         self._progress(self._done, max(self._total, self._done), "bytes")
 
 
-def download_size(source: Source, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
+def download_size(source: Origin, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
     """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
 
     Packs count where the server has them; without any, each object counts by itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from swupd.agent import actions, transaction, trust
 from swupd.agent import settings as device
 from swupd.agent.catalog import Catalog
+from swupd.agent.mirrors import Mirrors, Origin
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
@@ -35,7 +37,7 @@ class Session:
     levels: frozenset[str]
 
     @property
-    def content(self) -> Source:
+    def content(self) -> Origin:
         """Where objects come from."""
         return self.catalog.content
 
@@ -155,9 +157,16 @@ def _session(settings: Settings, report: Report, state: State | None) -> Session
     transport = _transport(settings)
     verifier = trust.Verifier(_trust_file(settings), now(settings))
     verifier.check_trust_file()
-    source = Source(content, transport)
+    further = settings.mirror_urls()
+
+    def origin(url: str) -> Origin:
+        if not further:
+            return Source(url, transport)
+        return Mirrors((url, *further), transport, random.SystemRandom(), report.warn)
+
+    source = origin(content)
     catalog = Catalog(
-        versions=source if versions == content else Source(versions, transport),
+        versions=source if versions == content else origin(versions),
         content=source,
         verifier=verifier,
         state=state,

@@ -26,6 +26,9 @@ STALL_SECONDS = 60
 GRACE_SECONDS = 30.0
 MINIMUM_RATE = 256
 """Bytes a second that a transfer must reach on average once it has lasted GRACE_SECONDS."""
+DEADLINE_SECONDS = 3600.0
+DEADLINE_RATE = 1024
+"""A transfer ends within DEADLINE_SECONDS, or within the time that its size takes at so many bytes a second."""
 MAX_DELAY = 60.0
 T = TypeVar("T")
 _NO_RETRY = frozenset({400, 401, 403, 404, 405, 410, 414, 451})
@@ -52,6 +55,8 @@ class Transport:
     tls_ca: PEM file with the CA, or the server's own certificate, to believe instead of the system's CAs.
     tls_pin: SHA-256 of the server's certificate in hex, or "".
     client_certificate: PEM with key and certificate that the device shows, or None.
+    minimum_rate: bytes a second on average, once grace seconds are over. deadline: seconds that a small transfer may
+    last; a large one (size / DEADLINE_RATE) seconds.
     """
 
     retries: int = 3
@@ -61,6 +66,7 @@ class Transport:
     client_certificate: Path | None = None
     minimum_rate: int = MINIMUM_RATE
     grace: float = GRACE_SECONDS
+    deadline: float = DEADLINE_SECONDS
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -80,7 +86,7 @@ class Source:
         """An object as bytes, or None where the server has none. Raises DownloadError and its siblings."""
 
         def attempt() -> bytes | None:
-            with self._open(name, 0) as (status, chunks):
+            with self._open(name, 0, limit) as (status, chunks):
                 return None if status == 404 else b"".join(_bounded(chunks, limit, name))
 
         return self._retried(attempt)
@@ -93,7 +99,7 @@ class Source:
 
         def attempt() -> bool:
             have = to.stat().st_size if to.exists() else 0
-            with self._open(name, have) as (status, chunks):
+            with self._open(name, have, limit) as (status, chunks):
                 if status == 404:
                     return False
                 if status == 416:
@@ -131,6 +137,17 @@ class Source:
         length = answer.headers.get("Content-Length", "")
         return int(length) if answer.status_code == 200 and length.isdigit() else None
 
+    def blame(self, name: str, reason: str) -> bool:
+        """Whether another server may have a name right that does not verify: there is none."""
+        return False
+
+    def skip(self, url: str, reason: str) -> None:
+        """Nobody else could be asked instead."""
+
+    def survey(self, ask: Callable[[Source], T]) -> list[tuple[str, T]]:
+        """The URL and the answer of each server: here, of the only one."""
+        return [(self.url, ask(self))]
+
     def _retried(self, attempt: Callable[[], T]) -> T:
         delay = self._transport.retry_delay
         for left in range(self._transport.retries, -1, -1):
@@ -144,7 +161,7 @@ class Source:
         raise ApplyError("no attempt was made")
 
     @contextlib.contextmanager
-    def _open(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def _open(self, name: str, offset: int, limit: int) -> Iterator[tuple[int, Iterator[bytes]]]:
         if self.url.startswith("file://"):
             yield self._open_file(name, offset)
             return
@@ -155,7 +172,7 @@ class Source:
             with answer:
                 _check_redirect(url, [a.url for a in (*answer.history, answer)])
                 _check_status(url, answer)
-                yield answer.status_code, self._chunks(url, answer)
+                yield answer.status_code, self._chunks(url, answer, limit)
 
     def _open_file(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         path = self._file(name)
@@ -181,22 +198,25 @@ class Source:
     def _file(self, name: str) -> Path:
         return Path(urllib.parse.unquote(self.url[len("file://") :])) / name
 
-    def _chunks(self, url: str, answer: requests.Response) -> Iterator[bytes]:
+    def _chunks(self, url: str, answer: requests.Response, limit: int) -> Iterator[bytes]:
         """The body as it arrives, without waiting for full buffers: a trickle must be seen as one."""
         clock = self._transport.clock
         begin = clock()
         total = 0
+        length = answer.headers.get("Content-Length", "")
+        expected = min(limit, int(length)) if length.isdigit() else limit
+        deadline = max(self._transport.deadline, expected / DEADLINE_RATE)
         while chunk := answer.raw.read1(1 << 16, decode_content=False):
             total += len(chunk)
             with self._lock:
                 self.received += len(chunk)
             lasted = clock() - begin
-            if lasted > self._transport.grace and total < lasted * self._transport.minimum_rate:
+            slow = lasted > self._transport.grace and total < lasted * self._transport.minimum_rate
+            if slow or lasted > deadline:
                 raise _Temporary(
                     DownloadError(f"{url} arrives too slowly to be believed", "Try another mirror, or again later.")
                 )
             yield chunk
-        length = answer.headers.get("Content-Length", "")
         if length.isdigit() and total != int(length):
             raise _Temporary(
                 DownloadError(f"{url} was cut off after {total} of {length} bytes", "Run the command again to resume.")
