@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from swupd import archive, delta, manifest, stream
+from swupd import manifest, stream
 from swupd.agent import trust
 from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule
+from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import (
     ArchiveError,
     HashMismatch,
@@ -41,6 +41,7 @@ class Catalog:
     state: State | None
     report: _Warns
     check_latest: bool = True
+    unpacker: Unpacks = field(default_factory=Here)
 
     def latest(self, stream_format: str) -> tuple[int, ...]:
         """The versions that a format's `latest` lists, newest first. Raises ServerUnreachable, SignatureError."""
@@ -114,7 +115,7 @@ class Catalog:
     def _mom_members(self, version: int, tar: bytes) -> tuple[bytes, bytes | None]:
         names = ("Manifest.MoM", "Manifest.MoM.sig")
         try:
-            found = _members(tar, names)
+            found = _members(self.unpacker, tar, names)
         except ArchiveError as e:
             raise MomError(f"the manifest of version {version} is damaged: {e.problem}", "Try again later.") from e
         if names[0] not in found:
@@ -152,7 +153,7 @@ class Catalog:
             )
         name = f"Manifest.{entry.name}"
         try:
-            found = _members(tar, (name,))
+            found = _members(self.unpacker, tar, (name,))
         except ArchiveError as e:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
@@ -173,7 +174,7 @@ class Catalog:
         except SwupdError:
             return None
         try:
-            made = None if patch is None else delta.apply(patch, base).content
+            made = None if patch is None else self.unpacker.apply(patch, base).content
             return None if made is None else (made, trust.bundle(made, entry))
         except SwupdError as e:
             self.content.blame(name, e.problem)
@@ -189,13 +190,14 @@ class Catalog:
             self.state.write_cached(self.state.layout.manifest(version, name), data)
 
 
-def _members(tar: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
+def _members(unpacker: Unpacks, tar: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
     """The wanted plain files of a small tar."""
     found: dict[str, bytes] = {}
-    for member in archive.members(io.BytesIO(tar), stream.MAX_MANIFEST):
-        name = member.name.removeprefix("./")
-        if name in names and name not in found and member.node.kind == "F":
-            found[name] = b"".join(member.content)
+    with unpacker.members(tar, stream.MAX_MANIFEST) as members:
+        for member in members:
+            name = member.name.removeprefix("./")
+            if name in names and name not in found and member.node.kind == "F":
+                found[name] = b"".join(member.content)
     return found
 
 

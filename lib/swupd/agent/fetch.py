@@ -17,6 +17,7 @@ from swupd.agent.mirrors import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
 from swupd.agent.state import State, XattrRule, digests
+from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
@@ -51,6 +52,7 @@ class Fetcher:
     limits: Limits
     parallel: int
     report: Report
+    unpacker: Unpacks = field(default_factory=Here)
     _by_digest: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class Fetcher:
         self._packs(missing, tuple(packs), steps)
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
+        self.unpacker.rest()
 
     def _from_device(self, digest: str) -> bool:
         """Copies an object that is on the device under some path."""
@@ -129,8 +132,8 @@ class Fetcher:
 
     def _take(self, pack: os.PathLike[str], limit: int, missing: set[str]) -> None:
         """Stages what is missing out of a pack. Anything else in it is passed over."""
-        with open(pack, "rb") as file:
-            for member in archive.members(file, limit):
+        with open(pack, "rb") as file, self.unpacker.members(file, limit) as members:
+            for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and name in missing:
                     self.state.put(name, member.node, member.content, self.rule)
@@ -144,7 +147,8 @@ class Fetcher:
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         try:
-            made = delta.apply(b"".join(member.content), b"".join(self.root.chunks(source)), self.limits.file)
+            with self.root.file(source) as old_file:
+                made = self.unpacker.apply(b"".join(member.content), old_file, self.limits.file)
             node = Node(
                 "/" + new,
                 "F",
@@ -202,8 +206,8 @@ class Fetcher:
 
     def _take_fullfile(self, entry: Entry, part: os.PathLike[str]) -> None:
         count = 0
-        with open(part, "rb") as file:
-            for member in archive.members(file, self.limits.file + _OVERHEAD):
+        with open(part, "rb") as file, self.unpacker.members(file, self.limits.file + _OVERHEAD) as members:
+            for member in members:
                 count += 1
                 if count > 1 or member.name.rstrip("/") != entry.digest:
                     raise ArchiveError("its archive holds something else")

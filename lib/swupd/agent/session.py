@@ -19,6 +19,7 @@ from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
+from swupd.agent.unpacker import Unpacks, started
 from swupd.errors import Refused, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
 
@@ -50,7 +51,8 @@ class Session:
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
     """A session that writes nothing."""
     _tell_unfinished(settings, report)
-    yield _session(settings, report, None)
+    with started() as unpacker:
+        yield _session(settings, report, None, unpacker)
 
 
 @contextlib.contextmanager
@@ -60,8 +62,8 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
     A change that was interrupted is finished or undone first. Raises ApplyError where that cannot be done.
     """
     if settings.dry_run:
-        _tell_unfinished(settings, report)
-        yield _session(settings, report, None)
+        with reading(settings, report) as session:
+            yield session
         return
     if os.geteuid() != 0:
         raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
@@ -77,7 +79,8 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
                 state.clean()
             # A removal that was cut short leaves its bundle tracked.
             state.untrack(tracked(layout) - device.installed_bundles(settings.root))
-            yield _session(settings, report, state)
+            with started() as unpacker:
+                yield _session(settings, report, state, unpacker)
             note_version(settings, state)
         finally:
             state.close()
@@ -152,7 +155,7 @@ def prepare_install(settings: Settings) -> None:
         make_folder(settings.root, 0o755)
 
 
-def _session(settings: Settings, report: Report, state: State | None) -> Session:
+def _session(settings: Settings, report: Report, state: State | None, unpacker: Unpacks) -> Session:
     versions, content = settings.urls()
     transport = _transport(settings)
     verifier = trust.Verifier(_trust_file(settings), now(settings))
@@ -172,6 +175,7 @@ def _session(settings: Settings, report: Report, state: State | None) -> Session
         state=state,
         report=report,
         check_latest=settings.check_latest_signature,
+        unpacker=unpacker,
     )
     return Session(
         settings, report, Layout(settings.data_dir, settings.cache_dir, content), state, catalog, _levels(settings)
