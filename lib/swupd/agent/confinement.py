@@ -44,7 +44,7 @@ def confine(memory: int) -> None:
     What the system does not allow to give up stays: without root there is less to lose.
     """
     with contextlib.suppress(OSError, ValueError):
-        memory += int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+        memory += int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     _libc.prctl(_SET_NAME, b"swupd-unpack", 0, 0, 0)
     _libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _enter_nothing(_own_namespaces())

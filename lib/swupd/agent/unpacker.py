@@ -7,6 +7,7 @@ over by what it read.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import importlib
@@ -294,6 +295,9 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
     gc.disable()
     os.chdir("/")
     # What a worker could not load any more.
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        with contextlib.suppress(LookupError, OSError):
+            codecs.lookup(encoding)
     for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
