@@ -38,7 +38,9 @@ class InOrder(random.Random):
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mirrors are asked in the order in which they are named: the worst one first."""
     monkeypatch.setattr("random.SystemRandom", InOrder)
-    monkeypatch.setattr("swupd.agent.session.Transport", functools.partial(Transport, grace=0.2, minimum_rate=100_000))
+    monkeypatch.setattr(
+        "swupd.agent.session.Transport", functools.partial(Transport, grace=0.2, minimum_rate=100_000, answer=0.5)
+    )
 
 
 def flips(answer: Answer) -> Answer:
@@ -75,6 +77,14 @@ def trickles(request: Handler) -> None:
         time.sleep(0.02)
 
 
+def trickles_its_head(request: Handler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Filler: ")
+    for _ in range(1000):
+        request.wfile.write(b"x")
+        request.wfile.flush()
+        time.sleep(0.02)
+
+
 def cuts_off(request: Handler) -> None:
     request.send(200, b"x", 4000)
 
@@ -83,6 +93,7 @@ ATTACKS: dict[str, Callable[[Path], Answer]] = {
     "flips bytes": lambda www: flips(folder(www)),
     "is endless": lambda www: endless,
     "trickles": lambda www: trickles,
+    "trickles its head": lambda www: trickles_its_head,
     "cuts off": lambda www: cuts_off,
     "has nothing": lambda www: says(404),
     "fails": lambda www: says(500),
@@ -195,6 +206,7 @@ def test_malicious_mirror_that_replays_an_old_latest_is_named_and_the_others_ser
         ("flips bytes", 21),
         ("is endless", 17),
         ("trickles", 17),
+        ("trickles its head", 17),
         ("cuts off", 17),
         ("has nothing", 16),
         ("fails", 17),
@@ -254,6 +266,17 @@ def test_slow_retrieval_of_something_large_may_last_longer(tmp_path: Path) -> No
     patient = replace(QUICK, minimum_rate=0, deadline=1.0, clock=lambda: float(next(ticks)))
     with server(serves(DATA)) as told:
         assert Source(told.url, patient).read("x", LIMIT) == DATA
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_slow_retrieval_by_a_head_without_end_is_given_up(tls: tuple[Path, Path], scheme: str) -> None:
+    begin = time.monotonic()
+    with server(trickles_its_head, tls=tls if scheme == "https" else None) as told:
+        source = Source(told.url, replace(QUICK, answer=0.3, tls_ca=tls[0]))
+        with pytest.raises((DownloadError, ServerUnreachable)):
+            source.read("x", LIMIT)
+        assert source.size("x") is None
+    assert time.monotonic() - begin < 10
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ that arrives here is believed: see trust.
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import urllib.parse
@@ -26,6 +27,8 @@ STALL_SECONDS = 60
 GRACE_SECONDS = 30.0
 MINIMUM_RATE = 256
 """Bytes a second that a transfer must reach on average once it has lasted GRACE_SECONDS."""
+ANSWER_SECONDS = 120.0
+"""Within which the head of an answer must have arrived: each byte of it would begin STALL_SECONDS anew."""
 DEADLINE_SECONDS = 3600.0
 DEADLINE_RATE = 1024
 """A transfer ends within DEADLINE_SECONDS, or within the time that its size takes at so many bytes a second."""
@@ -55,6 +58,7 @@ class Transport:
     tls_ca: PEM file with the CA, or the server's own certificate, to believe instead of the system's CAs.
     tls_pin: SHA-256 of the server's certificate in hex, or "".
     client_certificate: PEM with key and certificate that the device shows, or None.
+    answer: seconds for the head of an answer.
     minimum_rate: bytes a second on average, once grace seconds are over. deadline: seconds that a small transfer may
     last; a large one (size / DEADLINE_RATE) seconds.
     """
@@ -64,6 +68,7 @@ class Transport:
     tls_ca: Path | None = None
     tls_pin: str = ""
     client_certificate: Path | None = None
+    answer: float = ANSWER_SECONDS
     minimum_rate: int = MINIMUM_RATE
     grace: float = GRACE_SECONDS
     deadline: float = DEADLINE_SECONDS
@@ -233,18 +238,21 @@ def _new_session(transport: Transport) -> requests.Session:
     import requests  # noqa: PLC0415  0.18 s of start-up that file:// and offline commands do without
     from requests.adapters import HTTPAdapter  # noqa: PLC0415
 
-    class Pinned(HTTPAdapter):
-        """Holds the server's certificate against a fingerprint as well."""
+    class Guarded(HTTPAdapter):
+        """Holds the server's certificate against a fingerprint as well, and does not wait for answers forever."""
 
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             if transport.tls_pin:
                 kwargs["assert_fingerprint"] = transport.tls_pin
             super().init_poolmanager(*args, **kwargs)
+            _watch(self.poolmanager, transport.answer)
 
         def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
             if transport.tls_pin:
                 kwargs["assert_fingerprint"] = transport.tls_pin
-            return super().proxy_manager_for(*args, **kwargs)
+            manager = super().proxy_manager_for(*args, **kwargs)
+            _watch(manager, transport.answer)
+            return manager
 
     class Session(requests.Session):
         """Believes the CA that it was told, whatever the environment names (requests prefers that)."""
@@ -256,12 +264,46 @@ def _new_session(transport: Transport) -> requests.Session:
     if transport.tls_ca is not None and not transport.tls_ca.is_file():
         raise CertificateError(f"there is no file {transport.tls_ca} with a certificate", "Correct --tls-ca.")
     session = Session()
-    session.mount("https://", Pinned())
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, Guarded())
     session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 5
     if transport.client_certificate is not None:
         session.cert = str(transport.client_certificate)
     return session
+
+
+def _watch(manager: Any, seconds: float) -> None:
+    """Has a pool manager's connections hung up where the head of an answer takes longer."""
+
+    def watched(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]
+            def getresponse(self) -> Any:
+                late = threading.Event()
+                timer = threading.Timer(seconds, _hang_up, (self.sock, late))
+                timer.daemon = True
+                timer.start()
+                try:
+                    answer = super().getresponse()
+                finally:
+                    timer.cancel()
+                if late.is_set():
+                    # A head that ends early is no error to http.client.
+                    raise TimeoutError("its answer takes too long")
+                return answer
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection, "is_watched": True})
+
+    pools = manager.pool_classes_by_scheme
+    if not any(hasattr(pool, "is_watched") for pool in pools.values()):
+        manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in pools.items()}
+
+
+def _hang_up(connection: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        # Not that of a TLS socket, which would take itself apart under its reader.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
