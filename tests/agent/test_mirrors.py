@@ -394,6 +394,7 @@ def test_mirrors_are_named_in_a_file_of_the_device(
         (own / "mirror_versionurl").write_text(bad.url)
         (own / "mirror_contenturl").write_text(bad.url)
         words = device.options()[2:]
+        assert f"{good.url} ({own}/mirrors, line 3)" in agent("info", "--path", str(device.root)).out
         done = run(device, *words, "--allow-insecure-http")
         assert done.code == 0 and f"Mirror {bad.url} is skipped" in done.err and len(bad.requests) == 1
         refused = run(device, *words)

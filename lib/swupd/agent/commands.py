@@ -46,6 +46,8 @@ def info(options: Options, settings: Settings, report: Report) -> int:
     report.say(f"Format:            {settings.format or 'unknown'}")
     report.say(f"Version URL:       {settings.version_url or 'unknown'}")
     report.say(f"Content URL:       {settings.content_url or 'unknown'}")
+    for further in settings.mirrors:
+        report.say(f"Mirror:            {further.url} ({further.place})")
     report.say(f"Signatures:        {_signatures(settings)}")
     with Root(settings.root) as root:
         report.say(f"Changes by:        {back_end(root)}")
@@ -366,6 +368,8 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
         return 0
     report.say(f"Version URL: {settings.version_url or 'unknown'}")
     report.say(f"Content URL: {settings.content_url or 'unknown'}")
+    for further in settings.mirrors:
+        report.say(f"Mirror: {further.url} ({further.place})")
     return 0
 
 

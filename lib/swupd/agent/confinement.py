@@ -94,7 +94,7 @@ def _enter_nothing(own_mounts: bool) -> None:
 
 
 def _limit(what: int, most: int) -> None:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, OverflowError):
         hard = resource.getrlimit(what)[1]
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (value, value))
