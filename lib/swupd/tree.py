@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from swupd import paths
 from swupd.errors import FolderError
@@ -194,6 +195,14 @@ class Root:
         except OSError as e:
             raise FolderError(f"cannot read {node.path}: {e.strerror}", "Check the disk and the permissions.") from e
 
+    def file(self, node: Node) -> BinaryIO:
+        """A regular file, opened for reading. Raises FolderError."""
+        try:
+            fd, name = self.parent(node.path)
+            return os.fdopen(_open_file(fd, name), "rb")
+        except OSError as e:
+            raise FolderError(f"cannot read {node.path}: {e.strerror}", "Check the disk and the permissions.") from e
+
     def digest(self, path: str, xattrs: bool = True) -> str | None:
         """The digest of what is at a path, or None where there is nothing that a stream can carry."""
         node = self.node(path, xattrs)
@@ -262,9 +271,13 @@ def _xattrs(dir_fd: int, name: bytes) -> tuple[tuple[str, bytes], ...]:
         raise
 
 
+def _open_file(dir_fd: int, name: bytes) -> int:
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
 def read_chunks(dir_fd: int, name: bytes) -> Iterator[bytes]:
     """The content of a regular file in an open folder, in pieces. Raises OSError."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    fd = _open_file(dir_fd, name)
     try:
         while chunk := os.read(fd, CHUNK):
             yield chunk

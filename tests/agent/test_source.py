@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import ipaddress
 import itertools
 import os
 import random
@@ -13,10 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from swupd.agent.source import Source, Transport
 from swupd.errors import CertificateError, DiskSpace, DownloadError, ServerUnreachable, WriteError
@@ -284,32 +278,6 @@ def test_a_proxy_of_the_environment_is_used(transport: Transport, monkeypatch: p
         monkeypatch.setenv("http_proxy", proxy.url)
         assert Source("http://stream.example", transport).read("20/x", LIMIT) == DATA
     assert proxy.requests[0][1] == "http://stream.example/20/x"
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    place = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )
-    (place / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (place / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return place / "certificate.pem", place / "key.pem"
 
 
 def fingerprint(certificate: Path) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from swupd import archive, delta, manifest, stream
+from swupd import manifest, stream
 from swupd.agent import trust
 from swupd.agent.chain import Chain
+from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule
+from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import (
     ArchiveError,
     HashMismatch,
@@ -37,13 +38,14 @@ class Catalog:
     chain: the way from the device's root of trust; None where certificates alone are believed.
     """
 
-    versions: Source
-    content: Source
+    versions: Origin
+    content: Origin
     verifier: trust.Verifier
     state: State | None
     report: _Warns
     check_latest: bool = True
     chain: Chain | None = None
+    unpacker: Unpacks = field(default_factory=Here)
 
     def latest(self, stream_format: str) -> tuple[int, ...]:
         """The versions that a format's `latest` lists, newest first. Raises ServerUnreachable, SignatureError."""
@@ -68,14 +70,25 @@ class Catalog:
             raise self.chain.stale
 
     def _listed(self, name: str) -> tuple[int, ...]:
-        data = self.versions.read(name, stream.MAX_LATEST)
+        """The newest answer of all mirrors: one that replays an old answer, signed as it is, is seen by that."""
+        answers = self.versions.survey(lambda source: self._listed_by(source, name))
+        if not self.check_latest or self.verifier.trust_pem is None:
+            return answers[0][1]
+        url, newest = max(answers, key=lambda answer: max(answer[1]))
+        for other, found in answers:
+            if max(found) < max(newest):
+                self.versions.skip(other, f"it lists version {max(found)} as the latest, {url} has {max(newest)}")
+        return newest
+
+    def _listed_by(self, source: Source, name: str) -> tuple[int, ...]:
+        data = source.read(name, stream.MAX_LATEST)
         if data is None:
             raise ServerUnreachable(
-                f"{self.versions.url} has no {name}", "Check the URL and the format (swupd info shows both)."
+                f"{source.url} has no {name}", "Check the URL and the format (swupd info shows both)."
             )
         signature = None
         if self.check_latest and self.verifier.trust_pem is not None:
-            signature = self.versions.read(stream.signature(name), stream.MAX_SIGNATURE)
+            signature = source.read(stream.signature(name), stream.MAX_SIGNATURE)
         found = self.verifier.latest(data, signature, self.check_latest)
         if not found:
             raise ServerUnreachable("the server's answer names no version", "Check the URL.")
@@ -93,15 +106,19 @@ class Catalog:
             except (SignatureError, MomError):
                 self.report.warn(f"The cached manifest of version {version} does not verify; it is fetched again.")
         name = stream.manifest_tar(version, manifest.MOM)
-        tar = self.content.read(name, stream.MAX_MANIFEST_TAR)
-        if tar is None:
-            raise MomError(f"{self.content.url} does not have version {version}", "Check the URL, or try again later.")
-        data, signature = self._mom_members(version, tar)
-        found, signature = self._signed_mom(version, data, signature)
+        found, data, signature = verified(self.content, name, lambda: self._fetched_mom(version, name))
         self._keep(version, manifest.MOM, data)
         if signature is not None:
             self._keep(version, manifest.MOM + ".sig", signature)
         return found
+
+    def _fetched_mom(self, version: int, name: str) -> tuple[Manifest, bytes, bytes | None]:
+        tar = self.content.read(name, stream.MAX_MANIFEST_TAR)
+        if tar is None:
+            raise MomError(f"{self.content.url} does not have version {version}", "Check the URL, or try again later.")
+        data, inside = self._mom_members(version, tar)
+        found, signature = self._signed_mom(version, data, inside)
+        return found, data, signature
 
     def _signed_mom(self, version: int, data: bytes, inside: bytes | None) -> tuple[Manifest, bytes | None]:
         """The MoM, by the signature in its archive or else by the one beside it, which publishers can renew."""
@@ -118,7 +135,7 @@ class Catalog:
     def _mom_members(self, version: int, tar: bytes) -> tuple[bytes, bytes | None]:
         names = ("Manifest.MoM", "Manifest.MoM.sig")
         try:
-            found = _members(tar, names, stream.MAX_MANIFEST)
+            found = _members(self.unpacker, tar, names, stream.MAX_MANIFEST)
         except ArchiveError as e:
             raise MomError(f"the manifest of version {version} is damaged: {e.problem}", "Try again later.") from e
         if names[0] not in found:
@@ -144,10 +161,9 @@ class Catalog:
                 return found
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
-        data = self._by_delta(entry, base.entry(name) if base is not None else None)
-        if data is None:
-            data = self._whole(entry, self.measure(mom, stream.manifest_tar(entry.version, entry.name)))
-        found = trust.bundle(data, entry)
+        tar = stream.manifest_tar(entry.version, name)
+        by_delta = self._by_delta(entry, base.entry(name) if base is not None else None)
+        data, found = by_delta or verified(self.content, tar, lambda: self._whole(entry, tar, self.measure(mom, tar)))
         if self.chain is not None:
             self.chain.check_bundle(found, entry, data)
         self._keep(entry.version, name, data)
@@ -157,9 +173,8 @@ class Catalog:
         """How long an object of a release is, None where nobody has signed that. Raises DownloadError, MomError."""
         return self.chain.measure(mom, name) if self.chain is not None else None
 
-    def _whole(self, entry: Entry, length: Length | None) -> bytes:
-        url_name = stream.manifest_tar(entry.version, entry.name)
-        tar = self.content.read(url_name, length.stored if length is not None else stream.MAX_MANIFEST_TAR)
+    def _whole(self, entry: Entry, tar_name: str, length: Length | None) -> tuple[bytes, Manifest]:
+        tar = self.content.read(tar_name, length.stored if length is not None else stream.MAX_MANIFEST_TAR)
         if tar is None:
             raise ManifestError(
                 f"the server lacks the manifest of bundle {entry.name} (version {entry.version})",
@@ -167,35 +182,38 @@ class Catalog:
             )
         if length is not None and len(tar) != length.stored:
             raise ManifestError(
-                f"{url_name} has {len(tar)} bytes where the release says {length.stored}",
+                f"{tar_name} has {len(tar)} bytes where the release says {length.stored}",
                 "The mirror is inconsistent: try another one.",
             )
         name = f"Manifest.{entry.name}"
         try:
-            found = _members(tar, (name,), length.unpacked if length is not None else stream.MAX_MANIFEST)
+            limit = length.unpacked if length is not None else stream.MAX_MANIFEST
+            found = _members(self.unpacker, tar, (name,), limit)
         except ArchiveError as e:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
             raise ManifestError(f"the manifest of bundle {entry.name} is not in its archive", "Tell the publisher.")
-        return found[name]
+        return found[name], trust.bundle(found[name], entry)
 
-    def _by_delta(self, entry: Entry, old: Entry | None) -> bytes | None:
+    def _by_delta(self, entry: Entry, old: Entry | None) -> tuple[bytes, Manifest] | None:
         """The manifest made out of the old one, if that is at hand and the server has a delta that fits."""
         if old is None or old.version >= entry.version:
             return None
         base = self._cached(old.version, old.name)
         if base is None:
             return None
+        name = stream.manifest_delta(entry.version, entry.name, old.version)
         try:
             trust.bundle(base, old)
-            name = stream.manifest_delta(entry.version, entry.name, old.version)
             patch = self.content.read(name, stream.MAX_MANIFEST_TAR)
-            made = None if patch is None else delta.apply(patch, base).content
-            if made is not None:
-                trust.bundle(made, entry)
         except SwupdError:
             return None
-        return made
+        try:
+            made = None if patch is None else self.unpacker.apply(patch, base).content
+            return None if made is None else (made, trust.bundle(made, entry))
+        except SwupdError as e:
+            self.content.blame(name, e.problem)
+            return None
 
     def _cached(self, version: int, name: str) -> bytes | None:
         if self.state is None:
@@ -207,13 +225,14 @@ class Catalog:
             self.state.write_cached(self.state.layout.manifest(version, name), data)
 
 
-def _members(tar: bytes, names: tuple[str, ...], limit: int) -> dict[str, bytes]:
+def _members(unpacker: Unpacks, tar: bytes, names: tuple[str, ...], limit: int) -> dict[str, bytes]:
     """The wanted plain files of a small tar, which may unpack to so many bytes."""
     found: dict[str, bytes] = {}
-    for member in archive.members(io.BytesIO(tar), limit):
-        name = member.name.removeprefix("./")
-        if name in names and name not in found and member.node.kind == "F":
-            found[name] = b"".join(member.content)
+    with unpacker.members(tar, limit) as members:
+        for member in members:
+            name = member.name.removeprefix("./")
+            if name in names and name not in found and member.node.kind == "F":
+                found[name] = b"".join(member.content)
     return found
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from swupd import envelope, lengths, manifest, roots, stream
 from swupd.agent.anchor import Anchor, dump_floors, is_named
+from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import State
 from swupd.errors import (
@@ -47,8 +49,8 @@ class Chain:
     def __init__(
         self,
         anchor: Anchor,
-        versions: Source,
-        content: Source,
+        versions: Origin,
+        content: Origin,
         state: State | None,
         report: _Warns,
         path: str,
@@ -73,15 +75,7 @@ class Chain:
         if self._head is None:
             self._follow_roots()
             self.asked = True
-            name = stream.head(self._path)
-            data = self._versions.read(name, stream.MAX_HEAD)
-            if data is None:
-                raise HeadError(
-                    f"{self._versions.url} has no signed head ({name}), which this device needs",
-                    "Check URL and format (swupd info shows both); for a stream without one give --certpath.",
-                )
-            wanted = int(self._path) if self._path.isdigit() else None
-            self._head, self._by = self.anchor.head(data, wanted)
+            self._head, self._by = self._newest_head()
             try:
                 self.anchor.check_fresh(self._head)
             except Stale as e:
@@ -91,17 +85,41 @@ class Chain:
                 self._raise(self._head)
         return self._head
 
+    def _newest_head(self) -> tuple[Head, frozenset[str]]:
+        """The newest head of all mirrors: one that replays an old one, signed as it is, is seen by that."""
+        answers = self._versions.survey(self._ask_head)
+        url, (newest, by) = max(answers, key=lambda answer: (answer[1][0].version, answer[1][0].issued))
+        for other, (head, _) in answers:
+            if head.version < newest.version:
+                self._versions.skip(other, f"its newest version is {head.version}, {url} has {newest.version}")
+        return newest, by
+
+    def _ask_head(self, source: Source) -> tuple[Head, frozenset[str]]:
+        name = stream.head(self._path)
+        data = source.read(name, stream.MAX_HEAD)
+        if data is None:
+            raise HeadError(
+                f"{source.url} has no signed head ({name}), which this device needs",
+                "Check URL and format (swupd info shows both); for a stream without one give --certpath.",
+            )
+        return self.anchor.head(data, int(self._path) if self._path.isdigit() else None)
+
     def _follow_roots(self) -> None:
         for _ in range(_MAX_ROOTS):
-            data = self._content.read(stream.root(self.anchor.root.number + 1), stream.MAX_ROOT)
-            if data is None:
+            name = stream.root(self.anchor.root.number + 1)
+            found = verified(self._content, name, partial(self._next_root, name))
+            if found is None:
                 break
-            self.anchor = self.anchor.follow(data)
+            data, self.anchor = found
             if self._state is not None:
                 # Floors first: should only they be written, they are merely lower.
                 self._state.keep(self._state.layout.floors, dump_floors(self.anchor.floors))
                 self._state.keep(self._state.layout.root, data)
         self.anchor.check_root()
+
+    def _next_root(self, name: str) -> tuple[bytes, Anchor] | None:
+        data = self._content.read(name, stream.MAX_ROOT)
+        return None if data is None else (data, self.anchor.follow(data))
 
     def _raise(self, head: Head) -> None:
         """Raises the floors to a head whose MoM was believed."""
@@ -151,9 +169,8 @@ class Chain:
         place = self._state.layout.manifest(version, MOM) if self._state is not None else None
         data = self._state.read_cached(place, named.length) if self._state is not None and place is not None else None
         if data is None or not is_named(data, named):
-            data = self._content.read(stream.manifest(version, MOM), named.length)
-        if data is None:
-            raise MomError(f"{self._content.url} does not have version {version}", "Check the URL, or try again later.")
+            name = stream.manifest(version, MOM)
+            data = verified(self._content, name, lambda: self._fetched(name, version, named))
         found = self.anchor.mom(data, named, version)
         if signed:
             self._check_release(version, data, named)
@@ -162,9 +179,19 @@ class Chain:
             self._state.write_cached(place, data)
         return found
 
+    def _fetched(self, name: str, version: int, named: Named) -> bytes:
+        data = self._content.read(name, named.length)
+        if data is None:
+            raise MomError(f"{self._content.url} does not have version {version}", "Check the URL, or try again later.")
+        self.anchor.mom(data, named, version)
+        return data
+
     def _check_release(self, version: int, data: bytes, named: Named) -> None:
-        signature = self._content.read(stream.signature(stream.manifest(version, MOM)), stream.MAX_SIGNATURE)
-        by = self.anchor.release_signers(data, signature)
+        name = stream.signature(stream.manifest(version, MOM))
+        verified(self._content, name, lambda: self._check_signatures(name, version, data, named))
+
+    def _check_signatures(self, name: str, version: int, data: bytes, named: Named) -> None:
+        by = self.anchor.release_signers(data, self._content.read(name, stream.MAX_SIGNATURE))
         if len(by) < self.anchor.root.roles[roots.RELEASE].threshold:
             more = self._content.read(stream.signatures(version), stream.MAX_SIGNATURE)
             if more is not None:
@@ -224,12 +251,15 @@ class Chain:
                 cached = self._state.read_cached(place, stream.MAX_SIGNATURE)
                 self.anchor.bundle(found, entry, data, cached)
                 return
-        signature = self._content.read(
-            stream.signature(stream.manifest(entry.version, entry.name)), stream.MAX_SIGNATURE
-        )
-        self.anchor.bundle(found, entry, data, signature)
+        asked = stream.signature(stream.manifest(entry.version, entry.name))
+        signature = verified(self._content, asked, lambda: self._bundle_signature(asked, found, entry, data))
         if self._state is not None and place is not None and signature is not None:
             self._state.write_cached(place, signature)
+
+    def _bundle_signature(self, name: str, found: Manifest, entry: Entry, data: bytes) -> bytes | None:
+        signature = self._content.read(name, stream.MAX_SIGNATURE)
+        self.anchor.bundle(found, entry, data, signature)
+        return signature
 
     def _read_named(self, name: str, named: Named, most: int) -> bytes:
         if named.length > most:
@@ -237,15 +267,19 @@ class Chain:
         cached = self._state.layout.here / "manifest" / name if self._state is not None else None
         data = self._state.read_cached(cached, named.length) if self._state is not None and cached is not None else None
         if data is None or not is_named(data, named):
-            data = self._content.read(name, named.length)
-            if data is None:
-                raise DownloadError(f"{self._content.url} lacks {name}", "Try again later or use another mirror.")
-            if not is_named(data, named):
-                raise HashMismatch(
-                    f"{name} is not the one that the release names", "The mirror is inconsistent: try another one."
-                )
+            data = verified(self._content, name, lambda: self._read_list(name, named))
             if self._state is not None and cached is not None:
                 self._state.write_cached(cached, data)
+        return data
+
+    def _read_list(self, name: str, named: Named) -> bytes:
+        data = self._content.read(name, named.length)
+        if data is None:
+            raise DownloadError(f"{self._content.url} lacks {name}", "Try again later or use another mirror.")
+        if not is_named(data, named):
+            raise HashMismatch(
+                f"{name} is not the one that the release names", "The mirror is inconsistent: try another one."
+            )
         return data
 
 

@@ -174,6 +174,7 @@ def _fetch(
         limits=limits,
         parallel=session.settings.parallel,
         report=session.report,
+        unpacker=session.catalog.unpacker,
     ).obtain(made, packs, steps)
 
 

@@ -34,6 +34,15 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-u", "--url"), {"help": "URL of the update stream"}),
     (("-c", "--contenturl"), {"metavar": "URL", "help": "URL of content, where it differs"}),
     (("-v", "--versionurl"), {"metavar": "URL", "help": "URL of version files, where it differs"}),
+    (
+        ("--mirror-url",),
+        {
+            "action": "append",
+            "dest": "mirrors",
+            "metavar": "URL",
+            "help": "a further URL of the same stream; may be given several times",
+        },
+    ),
     (("-P", "--port"), {"metavar": "N", "help": "port to connect to"}),
     (("-F", "--format"), {"metavar": "N", "help": "format of the stream: a number, or staging"}),
     (("-S", "--statedir"), {"metavar": "DIR", "help": "folder for state and cache"}),
@@ -267,6 +276,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         content_url=_url(
             options.contenturl or options.url or device.default_url(defaults_from, "content"), options.port
         ),
+        mirrors=_mirrors(options, defaults_from),
         format=options.format or device.default_format(defaults_from),
         data_dir=data,
         cache_dir=cache,
@@ -315,6 +325,9 @@ def _merge_config(options: argparse.Namespace) -> None:
         is_flag = known[key].get("action") == "store_true"
         if is_flag and not getattr(options, name):
             setattr(options, name, value.lower() == "true")
+        elif known[key].get("action") == "append":
+            if getattr(options, name) is None:
+                setattr(options, name, value.split())
         elif not is_flag and getattr(options, name) in {None, known[key].get("default")}:
             setattr(options, name, _converted(key, value, known[key]))
 
@@ -350,6 +363,14 @@ def _url(url: str, port: str | None) -> str:
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition(':')[0] if host.rpartition(':')[2].isdigit() else host}:{port}{slash}{path}"
+
+
+def _mirrors(options: argparse.Namespace, root: Path) -> tuple[device.Mirror, ...]:
+    """Those that were named; else those that the image names, but only for its own stream."""
+    if options.mirrors is not None:
+        return tuple(device.Mirror(url.rstrip("/"), "--mirror-url") for url in options.mirrors)
+    own = not (options.url or options.versionurl or options.contenturl)
+    return device.default_mirrors(root) if own else ()
 
 
 def _number(text: str | None, option: str, default: int) -> int:

@@ -48,6 +48,8 @@ def info(options: Options, settings: Settings, report: Report) -> int:
     report.say(f"Format:            {settings.format or 'unknown'}")
     report.say(f"Version URL:       {settings.version_url or 'unknown'}")
     report.say(f"Content URL:       {settings.content_url or 'unknown'}")
+    for further in settings.mirrors:
+        report.say(f"Mirror:            {further.url} ({further.place})")
     report.say(f"Signatures:        {_signatures(settings)}")
     for line in _protection(settings, report):
         report.say(line)
@@ -402,6 +404,8 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
         return 0
     report.say(f"Version URL: {settings.version_url or 'unknown'}")
     report.say(f"Content URL: {settings.content_url or 'unknown'}")
+    for further in settings.mirrors:
+        report.say(f"Mirror: {further.url} ({further.place})")
     return 0
 
 

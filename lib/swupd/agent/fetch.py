@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swupd import archive, delta, paths, stream
+from swupd.agent.mirrors import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
-from swupd.agent.source import Source
 from swupd.agent.state import State, XattrRule, digests
-from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, write_error
+from swupd.agent.unpacker import Here, Unpacks
+from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
 from swupd.lengths import Length
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
@@ -61,7 +62,7 @@ class Fetcher:
     owned: entries that are expected on the device, whose files serve as delta sources.
     """
 
-    source: Source
+    source: Origin
     state: State
     root: Root
     rule: XattrRule
@@ -69,6 +70,7 @@ class Fetcher:
     limits: Limits
     parallel: int
     report: Report
+    unpacker: Unpacks = field(default_factory=Here)
     _by_digest: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Fetcher:
         self._packs(missing, tuple(packs), steps)
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
+        self.unpacker.rest()
 
     def _from_device(self, digest: str) -> bool:
         """Copies an object that is on the device under some path."""
@@ -114,8 +117,10 @@ class Fetcher:
         counter = Counter(progress, sum(self.source.size(n) or 0 for n in names))
         with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
             arriving = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in zip(packs, names, strict=True)}
-            for future in as_completed(arriving):
-                self._unpack(future, *arriving[future], missing)
+            damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, *arriving[f], missing)]
+            again = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in damaged if missing}
+            for future in as_completed(again):
+                self._unpack(future, *again[future], missing, last=True)
 
     def _pack(self, pack: Pack, name: str, counter: Counter) -> bool:
         part = self.state.part(name)
@@ -124,32 +129,41 @@ class Fetcher:
             return False
         try:
             self.limits.check(name, part)
-        except DownloadError:
+        except DownloadError as e:
             # Nothing that a resumed download could be built on.
             part.unlink()
+            if self.source.blame(name, e.problem):
+                return self._pack(pack, name, counter)
             raise
         return True
 
-    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str]) -> None:
-        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume."""
+    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str], last: bool = False) -> bool:
+        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume.
+
+        False for one that is damaged and may be had from another mirror, unless this was the last time.
+        """
         part = self.state.part(name)
         try:
             if not future.result():
                 self.report.detail(f"There is no {name}; single files are fetched instead.")
-                return
+                return True
         except DownloadError as e:
             self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
-            return
+            return True
         try:
             self._take(part, self.limits.of(name, self.limits.pack[pack.bundle]).unpacked, missing)
         except (ArchiveError, HashMismatch) as e:
+            if self.source.blame(name, f"{name} cannot be used: {e.problem}") and not last:
+                part.unlink(missing_ok=True)
+                return False
             self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
         part.unlink(missing_ok=True)
+        return True
 
     def _take(self, pack: os.PathLike[str], limit: int, missing: set[str]) -> None:
         """Stages what is missing out of a pack. Anything else in it is passed over."""
-        with open(pack, "rb") as file:
-            for member in archive.members(file, limit):
+        with open(pack, "rb") as file, self.unpacker.members(file, limit) as members:
+            for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and name in missing:
                     self.state.put(name, member.node, member.content, self.rule)
@@ -163,7 +177,8 @@ class Fetcher:
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         try:
-            made = delta.apply(b"".join(member.content), b"".join(self.root.chunks(source)), self.limits.file)
+            with self.root.file(source) as old_file:
+                made = self.unpacker.apply(b"".join(member.content), old_file, self.limits.file)
             node = Node(
                 "/" + new,
                 "F",
@@ -193,32 +208,38 @@ class Fetcher:
                 raise
 
     def _fullfile(self, entry: Entry) -> None:
-        """Fetches one object; one that proves damaged is fetched once more from its first byte."""
+        """Fetches one object; one that proves damaged is fetched anew from the next mirror, or once from the only one.
+
+        Raises the first error that is about its content.
+        """
         name = stream.fullfile(entry.version, entry.digest)
         part = self.state.part(f"{entry.digest}.tar")
-        for last in (False, True):
+        damage: SwupdError | None = None
+        again = True
+        while again:
             length = self.limits.of(name, self.limits.file + _OVERHEAD)
             if not self.source.download(name, part, length.stored, lambda _: None):
-                raise DownloadError(
+                raise damage or DownloadError(
                     f"the server lacks {name}, which is {entry.name}", "Try again later or use another mirror."
                 )
             try:
                 self.limits.check(name, part)
                 self._take_fullfile(entry, part, length.unpacked)
-            except (ArchiveError, DownloadError, HashMismatch) as e:
-                if last:
-                    raise type(e)(
-                        f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
-                    ) from e
-            else:
                 return
+            except (ArchiveError, DownloadError, HashMismatch) as e:
+                again = self.source.blame(name, e.problem) or damage is None
+                damage = damage or type(e)(
+                    f"{entry.name} arrived damaged: {e.problem}", e.hint or "Try again later or use another mirror."
+                )
             finally:
                 part.unlink(missing_ok=True)
+        if damage is not None:
+            raise damage
 
     def _take_fullfile(self, entry: Entry, part: os.PathLike[str], limit: int) -> None:
         count = 0
-        with open(part, "rb") as file:
-            for member in archive.members(file, limit):
+        with open(part, "rb") as file, self.unpacker.members(file, limit) as members:
+            for member in members:
                 count += 1
                 if count > 1 or member.name.rstrip("/") != entry.digest:
                     raise ArchiveError("its archive holds something else")
@@ -239,7 +260,7 @@ class Counter:
         self._progress(self._done, max(self._total, self._done), "bytes")
 
 
-def download_size(source: Source, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
+def download_size(source: Origin, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
     """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
 
     Packs count where the server has them; without any, each object counts by itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from swupd.agent import settings as device
 from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
 from swupd.agent.chain import Chain, first_anchor
+from swupd.agent.mirrors import Mirrors, Origin
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
+from swupd.agent.unpacker import Unpacks, started
 from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
 
@@ -40,7 +43,7 @@ class Session:
     levels: frozenset[str]
 
     @property
-    def content(self) -> Source:
+    def content(self) -> Origin:
         """Where objects come from."""
         return self.catalog.content
 
@@ -53,7 +56,8 @@ class Session:
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
     """A session that writes nothing."""
     _tell_unfinished(settings, report)
-    yield _session(settings, report, None)
+    with started() as unpacker:
+        yield _session(settings, report, None, unpacker)
 
 
 @contextlib.contextmanager
@@ -63,8 +67,8 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
     A change that was interrupted is finished or undone first. Raises ApplyError where that cannot be done.
     """
     if settings.dry_run:
-        _tell_unfinished(settings, report)
-        yield _session(settings, report, None)
+        with reading(settings, report) as session:
+            yield session
         return
     if os.geteuid() != 0:
         raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
@@ -80,7 +84,8 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
                 state.clean()
             # A removal that was cut short leaves its bundle tracked.
             state.untrack(tracked(layout) - device.installed_bundles(settings.root))
-            yield _session(settings, report, state)
+            with started() as unpacker:
+                yield _session(settings, report, state, unpacker)
             note_version(settings, state)
         finally:
             state.close()
@@ -155,11 +160,18 @@ def prepare_install(settings: Settings) -> None:
         make_folder(settings.root, 0o755)
 
 
-def _session(settings: Settings, report: Report, state: State | None) -> Session:
+def _session(settings: Settings, report: Report, state: State | None, unpacker: Unpacks) -> Session:
     url, content_url = settings.urls()
     transport = _transport(settings)
-    content = Source(content_url, transport)
-    versions = content if url == content_url else Source(url, transport)
+    further = settings.mirror_urls()
+
+    def origin(one: str) -> Origin:
+        if not further:
+            return Source(one, transport)
+        return Mirrors((one, *further), transport, random.SystemRandom(), report.warn)
+
+    content = origin(content_url)
+    versions = content if url == content_url else origin(url)
     by_root = settings.check_signatures and settings.root_file is not None
     verifier = trust.Verifier(None if by_root else _trust_file(settings), now(settings))
     verifier.check_trust_file()
@@ -172,12 +184,13 @@ def _session(settings: Settings, report: Report, state: State | None) -> Session
         state=state,
         report=report,
         check_latest=settings.check_latest_signature,
+        unpacker=unpacker,
     )
     return Session(settings, report, layout, state, catalog, _levels(settings))
 
 
 def _chain(
-    settings: Settings, layout: Layout, versions: Source, content: Source, state: State | None, report: Report
+    settings: Settings, layout: Layout, versions: Origin, content: Origin, state: State | None, report: Report
 ) -> Chain:
     return Chain(anchor(settings, layout, report), versions, content, state, report, settings.stream_format(), _uptime)
 

@@ -24,10 +24,19 @@ _FORBIDDEN_STATE = frozenset({"/", "/var", "/usr"})
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A further URL of the stream. place: where it was named."""
+
+    url: str
+    place: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a command needs to know.
 
     root: the tree that is worked on. version_url, content_url: "" where none is known.
+    mirrors: further URLs that hold the same stream, both version files and content.
     format: a positive number as text, or "staging". data_dir, cache_dir: where state and cache live.
     certificate: trust file for signatures, or None where there is none.
     root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
@@ -38,6 +47,7 @@ class Settings:
     root: Path = Path("/")
     version_url: str = ""
     content_url: str = ""
+    mirrors: tuple[Mirror, ...] = ()
     format: str = ""
     data_dir: Path = Path(STATE)
     cache_dir: Path = Path(STATE)
@@ -86,14 +96,23 @@ class Settings:
                 raise SettingsError(
                     f"the {name} URL is unknown", f"Give --url, or ship {paths.DEFAULTS}/{name}url in the image."
                 )
-            scheme = url.partition("://")[0].lower()
-            if scheme == "http" and not self.insecure_http:
-                raise SettingsError(
-                    f"{url} is plain HTTP, which was not allowed", "Add --allow-insecure-http, or use https://."
-                )
-            if scheme not in {"http", "https", "file"}:
-                raise SettingsError(f"{url[:200]!r} is no https://, http:// or file:// URL", "Correct the URL.")
+            self._check_scheme(url, "")
         return self.version_url, self.content_url
+
+    def mirror_urls(self) -> tuple[str, ...]:
+        """The URLs of mirrors, checked. Raises SettingsError."""
+        for mirror in self.mirrors:
+            self._check_scheme(mirror.url, f"{mirror.place}: ")
+        return tuple(m.url for m in self.mirrors)
+
+    def _check_scheme(self, url: str, place: str) -> None:
+        scheme = url.partition("://")[0].lower()
+        if scheme == "http" and not self.insecure_http:
+            raise SettingsError(
+                f"{place}{url} is plain HTTP, which was not allowed", "Add --allow-insecure-http, or use https://."
+            )
+        if "://" not in url or scheme not in {"http", "https", "file"}:
+            raise SettingsError(f"{place}{url[:200]!r} is no https://, http:// or file:// URL", "Correct the URL.")
 
 
 def read_config(files: Iterable[Path], command: str) -> dict[str, str]:
@@ -146,6 +165,19 @@ def default_url(root: Path, kind: str) -> str:
     return first_line(root, f"/etc/swupd/mirror_{kind}url", f"{paths.DEFAULTS}/{kind}url") or first_line(
         Path("/"), f"{paths.DEFAULTS}/{kind}url"
     )
+
+
+def default_mirrors(root: Path) -> tuple[Mirror, ...]:
+    """The URLs of the first file of mirrors that there is: one a line, "#" begins a comment."""
+    for file in (
+        below(root, "/etc/swupd/mirrors"),
+        below(root, f"{paths.DEFAULTS}/mirrors"),
+        Path(f"{paths.DEFAULTS}/mirrors"),
+    ):
+        if file.is_file():
+            lines = ((number, line.partition("#")[0].strip()) for number, line in enumerate(_lines(file), 1))
+            return tuple(Mirror(url.rstrip("/"), f"{file}, line {number}") for number, url in lines if url)
+    return ()
 
 
 def default_format(root: Path) -> str:

@@ -7,6 +7,7 @@ that arrives here is believed: see trust.
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import urllib.parse
@@ -26,6 +27,11 @@ STALL_SECONDS = 60
 GRACE_SECONDS = 30.0
 MINIMUM_RATE = 256
 """Bytes a second that a transfer must reach on average once it has lasted GRACE_SECONDS."""
+ANSWER_SECONDS = 120.0
+"""Within which the head of an answer must have arrived: each byte of it would begin STALL_SECONDS anew."""
+DEADLINE_SECONDS = 3600.0
+DEADLINE_RATE = 1024
+"""A transfer ends within DEADLINE_SECONDS, or within the time that its size takes at so many bytes a second."""
 MAX_DELAY = 60.0
 T = TypeVar("T")
 _NO_RETRY = frozenset({400, 401, 403, 404, 405, 410, 414, 451})
@@ -52,6 +58,9 @@ class Transport:
     tls_ca: PEM file with the CA, or the server's own certificate, to believe instead of the system's CAs.
     tls_pin: SHA-256 of the server's certificate in hex, or "".
     client_certificate: PEM with key and certificate that the device shows, or None.
+    answer: seconds for the head of an answer.
+    minimum_rate: bytes a second on average, once grace seconds are over. deadline: seconds that a small transfer may
+    last; a large one (size / DEADLINE_RATE) seconds.
     """
 
     retries: int = 3
@@ -59,8 +68,10 @@ class Transport:
     tls_ca: Path | None = None
     tls_pin: str = ""
     client_certificate: Path | None = None
+    answer: float = ANSWER_SECONDS
     minimum_rate: int = MINIMUM_RATE
     grace: float = GRACE_SECONDS
+    deadline: float = DEADLINE_SECONDS
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -80,7 +91,7 @@ class Source:
         """An object as bytes, or None where the server has none. Raises DownloadError and its siblings."""
 
         def attempt() -> bytes | None:
-            with self._open(name, 0) as (status, chunks):
+            with self._open(name, 0, limit) as (status, chunks):
                 return None if status == 404 else b"".join(_bounded(chunks, limit, name))
 
         return self._retried(attempt)
@@ -93,7 +104,7 @@ class Source:
 
         def attempt() -> bool:
             have = to.stat().st_size if to.exists() else 0
-            with self._open(name, have) as (status, chunks):
+            with self._open(name, have, limit) as (status, chunks):
                 if status == 404:
                     return False
                 if status == 416:
@@ -131,6 +142,17 @@ class Source:
         length = answer.headers.get("Content-Length", "")
         return int(length) if answer.status_code == 200 and length.isdigit() else None
 
+    def blame(self, name: str, reason: str) -> bool:
+        """Whether another server may have a name right that does not verify: there is none."""
+        return False
+
+    def skip(self, url: str, reason: str) -> None:
+        """Nobody else could be asked instead."""
+
+    def survey(self, ask: Callable[[Source], T]) -> list[tuple[str, T]]:
+        """The URL and the answer of each server: here, of the only one."""
+        return [(self.url, ask(self))]
+
     def _retried(self, attempt: Callable[[], T]) -> T:
         delay = self._transport.retry_delay
         for left in range(self._transport.retries, -1, -1):
@@ -144,7 +166,7 @@ class Source:
         raise ApplyError("no attempt was made")
 
     @contextlib.contextmanager
-    def _open(self, name: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def _open(self, name: str, offset: int, limit: int) -> Iterator[tuple[int, Iterator[bytes]]]:
         if self.url.startswith("file://"):
             yield self._open_file(name, offset)
             return
@@ -155,7 +177,7 @@ class Source:
             with answer:
                 _check_redirect(url, [a.url for a in (*answer.history, answer)])
                 _check_status(url, answer)
-                yield answer.status_code, self._chunks(url, answer)
+                yield answer.status_code, self._chunks(url, answer, limit)
 
     def _open_file(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         path = self._file(name)
@@ -181,22 +203,25 @@ class Source:
     def _file(self, name: str) -> Path:
         return Path(urllib.parse.unquote(self.url[len("file://") :])) / name
 
-    def _chunks(self, url: str, answer: requests.Response) -> Iterator[bytes]:
+    def _chunks(self, url: str, answer: requests.Response, limit: int) -> Iterator[bytes]:
         """The body as it arrives, without waiting for full buffers: a trickle must be seen as one."""
         clock = self._transport.clock
         begin = clock()
         total = 0
+        length = answer.headers.get("Content-Length", "")
+        expected = min(limit, int(length)) if length.isdigit() else limit
+        deadline = max(self._transport.deadline, expected / DEADLINE_RATE)
         while chunk := answer.raw.read1(1 << 16, decode_content=False):
             total += len(chunk)
             with self._lock:
                 self.received += len(chunk)
             lasted = clock() - begin
-            if lasted > self._transport.grace and total < lasted * self._transport.minimum_rate:
+            slow = lasted > self._transport.grace and total < lasted * self._transport.minimum_rate
+            if slow or lasted > deadline:
                 raise _Temporary(
                     DownloadError(f"{url} arrives too slowly to be believed", "Try another mirror, or again later.")
                 )
             yield chunk
-        length = answer.headers.get("Content-Length", "")
         if length.isdigit() and total != int(length):
             raise _Temporary(
                 DownloadError(f"{url} was cut off after {total} of {length} bytes", "Run the command again to resume.")
@@ -213,18 +238,21 @@ def _new_session(transport: Transport) -> requests.Session:
     import requests  # noqa: PLC0415  0.18 s of start-up that file:// and offline commands do without
     from requests.adapters import HTTPAdapter  # noqa: PLC0415
 
-    class Pinned(HTTPAdapter):
-        """Holds the server's certificate against a fingerprint as well."""
+    class Guarded(HTTPAdapter):
+        """Holds the server's certificate against a fingerprint as well, and does not wait for answers forever."""
 
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             if transport.tls_pin:
                 kwargs["assert_fingerprint"] = transport.tls_pin
             super().init_poolmanager(*args, **kwargs)
+            _watch(self.poolmanager, transport.answer)
 
         def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
             if transport.tls_pin:
                 kwargs["assert_fingerprint"] = transport.tls_pin
-            return super().proxy_manager_for(*args, **kwargs)
+            manager = super().proxy_manager_for(*args, **kwargs)
+            _watch(manager, transport.answer)
+            return manager
 
     class Session(requests.Session):
         """Believes the CA that it was told, whatever the environment names (requests prefers that)."""
@@ -236,12 +264,46 @@ def _new_session(transport: Transport) -> requests.Session:
     if transport.tls_ca is not None and not transport.tls_ca.is_file():
         raise CertificateError(f"there is no file {transport.tls_ca} with a certificate", "Correct --tls-ca.")
     session = Session()
-    session.mount("https://", Pinned())
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, Guarded())
     session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 5
     if transport.client_certificate is not None:
         session.cert = str(transport.client_certificate)
     return session
+
+
+def _watch(manager: Any, seconds: float) -> None:
+    """Has a pool manager's connections hung up where the head of an answer takes longer."""
+
+    def watched(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]
+            def getresponse(self) -> Any:
+                late = threading.Event()
+                timer = threading.Timer(seconds, _hang_up, (self.sock, late))
+                timer.daemon = True
+                timer.start()
+                try:
+                    answer = super().getresponse()
+                finally:
+                    timer.cancel()
+                if late.is_set():
+                    # A head that ends early is no error to http.client.
+                    raise TimeoutError("its answer takes too long")
+                return answer
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection, "is_watched": True})
+
+    pools = manager.pool_classes_by_scheme
+    if not any(hasattr(pool, "is_watched") for pool in pools.values()):
+        manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in pools.items()}
+
+
+def _hang_up(connection: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        # Not that of a TLS socket, which would take itself apart under its reader.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:

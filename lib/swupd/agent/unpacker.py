@@ -1,0 +1,378 @@
+"""Unpacks archives and applies deltas in processes that have no privileges.
+
+A process that is forked while the agent has one thread waits and forks workers; each worker gives up what it can (see
+confinement), gets open files and answers with what is in them. Its answers are hostile input: it may have been taken
+over by what it read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from swupd import archive, delta
+from swupd.agent import confinement
+from swupd.archive import Member
+from swupd.delta import Patched
+from swupd.errors import ArchiveError
+from swupd.stream import MAX_DELTA_RESULT, MIB
+from swupd.tree import Node
+
+_REQUEST = struct.Struct("<cQQQ")
+"""What to do, the most bytes to give, and how many bytes of input follow: first and second."""
+_FRAME = struct.Struct("<cI")
+_UNPACK, _PATCH = b"U", b"P"
+_MEMBER, _CONTENT, _END, _ERROR = b"M", b"C", b"E", b"X"
+_MAX_MEMBER = 16 * MIB
+_MAX_ERROR = 4096
+_CHUNK = MIB
+_PIECE = 256 * 1024
+_READERS = 4
+_READER_MEMORY = 512 * MIB
+_PATCHER_MEMORY = 5 * MAX_DELTA_RESULT
+"""The old file, the new one, and the three blocks of the delta."""
+_PATIENCE = 900.0
+"""Seconds that a worker may be silent: the largest delta takes some."""
+_TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
+
+
+class Unpacks(Protocol):
+    """Whoever opens what came from a server. Sources are bytes, or files of the system."""
+
+    def members(self, source: BinaryIO | bytes, limit: int) -> AbstractContextManager[Iterator[Member]]: ...
+    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = ...) -> Patched: ...
+    def rest(self) -> None: ...
+
+
+class Here:
+    """Unpacks in this process, for where there can be no other."""
+
+    @contextlib.contextmanager
+    def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
+        """As archive.members."""
+        yield archive.members(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
+
+    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
+        """As delta.apply."""
+        return delta.apply(patch, old if isinstance(old, bytes) else old.read(), limit)
+
+    def rest(self) -> None:
+        """Nobody to send home."""
+
+
+class Unpacker:
+    """Unpacks in other processes. Safe to use from several threads; to be made while there is one."""
+
+    def __init__(self, reader_memory: int = _READER_MEMORY) -> None:
+        """Raises OSError where there can be no process."""
+        self._lock = threading.Lock()
+        self._slots = {
+            _UNPACK: threading.Semaphore(min(_READERS, os.cpu_count() or 1)),
+            _PATCH: threading.Semaphore(1),
+        }
+        self._idle: dict[bytes, list[_Worker]] = {_UNPACK: [], _PATCH: []}
+        self._control, control = socket.socketpair()
+        try:
+            self._parent = _forked(control, lambda: _breed(control, reader_memory))
+        except OSError:
+            self._control.close()
+            raise
+        finally:
+            control.close()
+
+    @contextlib.contextmanager
+    def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
+        """As archive.members, with the same errors; members are read within the context."""
+        inline = (source, b"") if isinstance(source, bytes) else (b"", b"")
+        with self._worker(_UNPACK) as worker:
+            worker.ask(_UNPACK, limit, inline, None if isinstance(source, bytes) else source.fileno())
+            yield worker.members(limit)
+
+    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
+        """As delta.apply, with the same errors."""
+        inline = (patch, old if isinstance(old, bytes) else b"")
+        with self._worker(_PATCH) as worker:
+            worker.ask(_PATCH, limit, inline, None if isinstance(old, bytes) else old.fileno())
+            made = [(m.node, b"".join(m.content)) for m in worker.members(min(limit, MAX_DELTA_RESULT))]
+        if len(made) != 1 or made[0][0].kind != "F":
+            raise _malformed()
+        node, content = made[0]
+        return Patched(content, node.mode, node.uid, node.gid)
+
+    def rest(self) -> None:
+        """Ends the workers; the next request starts new ones."""
+        with self._lock:
+            idle = [worker for workers in self._idle.values() for worker in workers]
+            for workers in self._idle.values():
+                workers.clear()
+        for worker in idle:
+            worker.close()
+
+    def close(self) -> None:
+        """Ends all processes, and waits until they are gone."""
+        self.rest()
+        self._control.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._parent, 0)
+
+    @contextlib.contextmanager
+    def _worker(self, kind: bytes) -> Iterator[_Worker]:
+        """A worker, which is kept for the next request where it did this one well."""
+        with self._slots[kind]:
+            with self._lock:
+                worker = self._idle[kind].pop() if self._idle[kind] else None
+            worker = worker or self._new(kind)
+            try:
+                yield worker
+            finally:
+                if worker.done:
+                    with self._lock:
+                        self._idle[kind].append(worker)
+                else:
+                    worker.close()
+
+    def _new(self, kind: bytes) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [kind], [theirs.fileno()])
+            except OSError as e:
+                ours.close()
+                raise _ended() from e
+        return _Worker(ours)
+
+
+class _Worker:
+    """The agent's side of a worker. done: whether it has said all that there is."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.settimeout(_PATIENCE)
+        self._channel = channel
+        self._next = (b"", 0)
+        self.done = False
+
+    def ask(self, what: bytes, limit: int, inline: tuple[bytes, bytes], fd: int | None) -> None:
+        """Sends a request. Raises ArchiveError."""
+        self.done = False
+        head = _REQUEST.pack(what, limit, *map(len, inline))
+        try:
+            socket.send_fds(self._channel, [head], [] if fd is None else [fd])
+            for data in inline:
+                self._channel.sendall(data)
+        except OSError as e:
+            raise _ended() from e
+
+    def members(self, limit: int) -> Iterator[Member]:
+        """What the worker answers: members whose contents have together at most limit bytes. Raises ArchiveError."""
+        budget = [limit]
+        count = 0
+        self._advance()
+        while self._next[0] == _MEMBER:
+            count += 1
+            if self._next[1] > _MAX_MEMBER or count > limit // 512 + 2:
+                raise _malformed()
+            name, node = parsed(b"".join(self._bytes(self._next[1])))
+            self._advance()
+            content = self._content(budget)
+            yield Member(name, node, content)
+            for _ in content:
+                continue
+        if self._next == (_END, 0):
+            self.done = True
+            return
+        raise self._problem()
+
+    def _content(self, budget: list[int]) -> Iterator[bytes]:
+        while self._next[0] == _CONTENT:
+            size = self._next[1]
+            budget[0] -= size
+            if not 0 < size <= _CHUNK or budget[0] < 0:
+                self._next = (b"", 0)
+                raise _malformed()
+            yield from self._bytes(size)
+            self._advance()
+        if self._next[0] == _ERROR:
+            raise self._problem()
+
+    def _problem(self) -> ArchiveError:
+        """The error that a worker reports, or that its answer is."""
+        tag, size = self._next
+        self._next = (b"", 0)
+        if tag != _ERROR or size > _MAX_ERROR:
+            return _malformed()
+        return ArchiveError(b"".join(self._bytes(size)).decode("utf-8", "replace"))
+
+    def _advance(self) -> None:
+        self._next = (b"", 0)
+        tag, size = _FRAME.unpack(b"".join(self._bytes(_FRAME.size)))
+        self._next = (tag, size)
+
+    def _bytes(self, count: int) -> Iterator[bytes]:
+        while count:
+            try:
+                piece = self._channel.recv(min(count, _PIECE))
+            except OSError as e:
+                raise _ended() from e
+            if not piece:
+                raise _ended()
+            count -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Sends the worker home."""
+        self._channel.close()
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Unpacks]:
+    """What unpacks for the time of a command: other processes, or this one where there can be none."""
+    try:
+        made = Unpacker()
+    except OSError:
+        yield Here()
+        return
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def parsed(data: bytes) -> tuple[str, Node]:
+    """A member's name and node, out of a worker's words. Raises ArchiveError."""
+    try:
+        name, kind, mode, uid, gid, size, target, xattrs = json.loads(data)
+        numbers = (mode, uid, gid, size)
+        if not all(type(n) is int for n in numbers) or not all(type(t) is str for t in (name, kind, target)):
+            raise _malformed()
+        if stat.S_IFMT(mode) != _TYPES[kind] or mode != stat.S_IFMT(mode) | stat.S_IMODE(mode):
+            raise _malformed()
+        pairs = tuple((str(key), bytes.fromhex(value)) for key, value in xattrs)
+        return name, Node("/" + name, kind, mode, uid, gid, size, target, pairs)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
+        raise _malformed() from e
+
+
+def _malformed() -> ArchiveError:
+    return ArchiveError("the process that unpacks it gave an answer that makes no sense")
+
+
+def _ended() -> ArchiveError:
+    return ArchiveError("the process that unpacks it was ended by it")
+
+
+def _forked(channel: socket.socket, action: Callable[[], None]) -> int:
+    """A child that has one open file and carries out an action; its id."""
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        confinement.close_all_but(channel.fileno())
+        confinement.end_with(parent)
+        action()
+    finally:
+        os._exit(0)
+
+
+def _breed(control: socket.socket, reader_memory: int) -> None:
+    """In the first child: forks a worker for each channel that it is sent, until there is nobody to send one."""
+    gc.freeze()
+    gc.disable()
+    os.chdir("/")
+    # What a worker could not load any more.
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        with contextlib.suppress(LookupError, OSError):
+            codecs.lookup(encoding)
+    for name in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+            break
+    while True:
+        kind, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not kind or not fds:
+            break
+        channel = socket.socket(fileno=fds[0])
+        memory = _PATCHER_MEMORY if kind == _PATCH else reader_memory
+        with contextlib.suppress(OSError):
+            _forked(channel, lambda channel=channel, memory=memory: _work(channel, memory))  # type: ignore[misc]
+        channel.close()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _work(channel: socket.socket, memory: int) -> None:
+    """In a worker: answers requests until there are no more."""
+    parent = os.getppid()
+    confinement.confine(memory)
+    # Once more: a change of owner has revoked it.
+    confinement.end_with(parent)
+    while True:
+        head, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 1)
+        if not head:
+            return
+        what, limit, first, second = _REQUEST.unpack(head)
+        try:
+            inline = [_received(channel, size) for size in (first, second)]
+            source: BinaryIO = os.fdopen(fds[0], "rb") if fds else io.BytesIO(inline[what == _PATCH])
+            with source:
+                found = archive.members(source, limit) if what == _UNPACK else _patched(inline[0], source, limit)
+                for member in found:
+                    _tell(channel, member)
+            _send(channel, _END)
+        except ArchiveError as e:
+            _send(channel, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
+        except MemoryError:
+            _send(channel, _ERROR, b"it needs more memory than is allowed")
+
+
+def _patched(patch: bytes, old: BinaryIO, limit: int) -> Iterator[Member]:
+    made = delta.apply(patch, old.read(), limit)
+    content = memoryview(made.content)
+    mode = stat.S_IFREG | stat.S_IMODE(made.mode)
+    try:
+        node = Node("/", "F", mode, made.uid, made.gid, len(content))
+    except ValueError as e:
+        raise ArchiveError(f"the delta makes something impossible: {e}") from e
+    yield Member("", node, (bytes(content[at : at + _CHUNK]) for at in range(0, len(content), _CHUNK)))
+
+
+def _tell(channel: socket.socket, member: Member) -> None:
+    node = member.node
+    xattrs = [(key, value.hex()) for key, value in node.xattrs]
+    words = (member.name, node.kind, node.mode, node.uid, node.gid, node.size, node.target, xattrs)
+    _send(channel, _MEMBER, json.dumps(words).encode("ascii"))
+    for chunk in member.content:
+        _send(channel, _CONTENT, chunk)
+
+
+def _send(channel: socket.socket, tag: bytes, data: bytes = b"") -> None:
+    channel.sendall(_FRAME.pack(tag, len(data)) + (data if len(data) < _PIECE else b""))
+    if len(data) >= _PIECE:
+        channel.sendall(data)
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    """So many bytes. Raises EOFError."""
+    data = bytearray()
+    while len(data) < size:
+        piece = channel.recv(min(size - len(data), _PIECE))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
