@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
+from swupd import publickey
 from swupd.errors import SignatureError
-from swupd.publickey import PublicKey
+from swupd.publickey import KeyHolder, PublicKey
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256,
@@ -32,9 +33,9 @@ _MAX_CHAIN = 8
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key with its certificate, and the certificates between that and the root."""
+    """A private key, or who holds it, with its certificate, and the certificates between that and the root."""
 
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | KeyHolder
     certificate: x509.Certificate
     intermediates: tuple[x509.Certificate, ...] = ()
 
@@ -68,7 +69,10 @@ def load_signer(key: bytes, certificate: bytes) -> Signer:
     try:
         private = serialization.load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise SignatureError(f"the signing key cannot be read: {e}", "Give an unencrypted PEM private key.") from e
+        raise SignatureError(
+            f"the signing key cannot be read: {e}",
+            "Give an unencrypted PEM private key, or a command that signs (--signer).",
+        ) from e
     if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise SignatureError("the signing key is neither RSA nor ECDSA", "Make one with: swupd-server keygen DIR")
     if _spki(private.public_key()) != _spki(certificates[0].public_key()):
@@ -76,6 +80,24 @@ def load_signer(key: bytes, certificate: bytes) -> Signer:
             "the signing key does not belong to the certificate", "Give the pair that belongs together."
         )
     return Signer(private, certificates[0], certificates[1:])
+
+
+def held(holder: KeyHolder, certificate: bytes) -> Signer:
+    """A signer whose key is elsewhere. Raises SignatureError."""
+    certificates = _certificates(certificate, "the signer's certificate file")
+    signer = Signer(holder, certificates[0], certificates[1:])
+    if not isinstance(certificates[0].public_key(), rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise SignatureError("the signing key is neither RSA nor ECDSA", "C clients read no other signatures.")
+    if public(signer) != holder.public:
+        raise SignatureError(
+            "the signing key does not belong to the certificate", "Give the pair that belongs together."
+        )
+    return signer
+
+
+def public(signer: Signer) -> PublicKey:
+    """The signer's public key."""
+    return publickey.of(signer.certificate.public_key())
 
 
 def _certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
@@ -97,12 +119,9 @@ def sign(data: bytes, signer: Signer) -> bytes:
         for c in (signer.certificate, *signer.intermediates)
     ]
     sha256 = algos.DigestAlgorithm({"algorithm": "sha256"})
-    if isinstance(signer.key, rsa.RSAPrivateKey):
-        value = signer.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-        algorithm = "rsassa_pkcs1v15"
-    else:
-        value = signer.key.sign(data, ec.ECDSA(hashes.SHA256()))
-        algorithm = "sha256_ecdsa"
+    value = signer.key.sign(data) if isinstance(signer.key, KeyHolder) else publickey.raw_signer(signer.key)(data)
+    is_rsa = isinstance(signer.certificate.public_key(), rsa.RSAPublicKey)
+    algorithm = "rsassa_pkcs1v15" if is_rsa else "sha256_ecdsa"
     info = cms.SignerInfo(
         {
             "version": "v1",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 import os
 import re
 import sys
@@ -14,15 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from swupd import __version__, signing, stream
-from swupd.errors import InvalidFile, InvalidOption, SwupdError
-from swupd.server import bundles, console, history, imagecli, keys, mirror, rootfs, withdraw
+from swupd.errors import InvalidOption, SwupdError
+from swupd.server import bundles, console, history, imagecli, inputs, keys, mirror, rootfs, signers, trustcli, withdraw
 from swupd.server.bundles import BundleSpec
 from swupd.server.history import Trusted
 from swupd.server.publish import Job, publish
 from swupd.server.work import Crew
 
 _INTERRUPTED = 130
-_MAX_LIST = 512 * stream.MIB
 _EPOCH = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
     ("--www", {"metavar": "DIR", "required": True, "help": "folder of the stream, made if need be"}),
@@ -36,10 +34,12 @@ _PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
     ("--interim-version", {"metavar": "V", "help": "of the extra release at a change of format (N-1)"}),
     ("--previous-url", {"metavar": "URL", "help": "where the releases before are, if not in --www"}),
     ("--previous-certificate", {"metavar": "PEM", "help": "who must have signed the release before"}),
-    ("--signing-key", {"metavar": "PEM", "help": "signs the release and latest"}),
-    ("--certificate", {"metavar": "PEM", "help": "of the signing key, intermediates after it"}),
     ("--manifest-key", {"metavar": "PEM", "help": "signs each bundle's manifest"}),
+    ("--manifest-signer", {"metavar": "COMMAND", "help": "or what signs it"}),
     ("--manifest-certificate", {"metavar": "PEM", "help": "of the manifest key"}),
+    ("--product", {"metavar": "NAME", "default": "", "help": "what devices it is for; others refuse it"}),
+    ("--hold", {"action": "store_true", "help": "announce nothing yet: that is for `release`"}),
+    ("--without-head", {"action": "store_true", "help": "though devices with a root of trust will not see it"}),
     ("--exclude", {"metavar": "FILE", "help": "paths and patterns that are never shipped, one a line"}),
     ("--jobs", {"metavar": "N", "help": "how much is done at a time (number of processors)"}),
     ("--no-xattrs", {"action": "store_true", "help": "for clients that were built without xattrs"}),
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; gives its exit code: 0, 2 for usage, 130 when interrupted, else that of the error."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except SwupdError as e:
@@ -67,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has seen enough; the interpreter must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if "lines" in arguments:
+        _print(arguments.lines(arguments, _now()))
+        return 0
+    code: int = arguments.run(arguments)
+    return code
 
 
 def _complain(text: str) -> None:
@@ -88,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_why(commands.add_parser("why", help="explain what an update costs"))
     _add_fetch(commands.add_parser("fetch", help="copy what publish needs of a stream that is elsewhere"))
     _add_withdraw(commands.add_parser("withdraw", help="take the newest release back before anybody has it"))
+    trustcli.add(commands)
     listing = commands.add_parser("list", help="write the hashes of a root file system (for image builds)")
     imagecli.add_list(listing)
     listing.set_defaults(run=lambda arguments: imagecli.write_list(arguments, _Console(progress=False)))
@@ -100,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_publish(parser: argparse.ArgumentParser) -> None:
     for name, options in _PUBLISH:
         parser.add_argument(name, **options)  # type: ignore[arg-type]
+    trustcli.add_signer_options(parser)
+    trustcli.add_head_options(parser)
     far = parser.add_mutually_exclusive_group()
     far.add_argument("--delta-from", metavar="V,...", help="make deltas from these versions")
     far.add_argument("--previous-versions", metavar="K", default="0", help="make deltas from the last K versions (0)")
@@ -130,8 +141,8 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
 def _add_withdraw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--www", metavar="DIR", type=Path, required=True, help="folder of the stream")
     parser.add_argument("--version", metavar="N", required=True, help="the newest release; no device may have it yet")
-    parser.add_argument("--signing-key", metavar="PEM", help="signs what changes")
-    parser.add_argument("--certificate", metavar="PEM", help="of the signing key")
+    trustcli.add_signer_options(parser)
+    trustcli.add_head_options(parser)
     parser.set_defaults(run=_withdraw)
 
 
@@ -200,8 +211,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
 
 def _withdraw(arguments: argparse.Namespace) -> int:
     version = stream.version(arguments.version)
-    signer = _signer(arguments.signing_key, arguments.certificate, "--signing-key", "--certificate")
-    done = withdraw.withdraw(arguments.www, version, signer)
+    done = withdraw.withdraw(arguments.www, version, trustcli.signer(arguments), trustcli.announcer(arguments), _now())
     _print([f"Release {version} is withdrawn." if done else f"There is no release {version}."])
     return 0
 
@@ -238,11 +248,15 @@ def _job(arguments: argparse.Namespace) -> Job:
         delta_from=_versions(arguments.delta_from),
         previous_versions=_number(arguments.previous_versions, "--previous-versions", 0) or 0,
         minversion=_number(arguments.minversion, "--minversion", 1) or 0,
-        signer=_signer(arguments.signing_key, arguments.certificate, "--signing-key", "--certificate"),
-        manifest_signer=_signer(
-            arguments.manifest_key, arguments.manifest_certificate, "--manifest-key", "--manifest-certificate"
+        signer=trustcli.signer(arguments),
+        manifest_signer=signers.signer(
+            arguments.manifest_key, arguments.manifest_signer, arguments.manifest_certificate, "manifest-key"
         ),
-        exclude=rootfs.parse_excludes(_file(arguments.exclude), arguments.exclude) if arguments.exclude else (),
+        announcer=trustcli.announcer(arguments),
+        without_head=arguments.without_head,
+        hold=arguments.hold,
+        product=arguments.product,
+        exclude=rootfs.parse_excludes(inputs.read(arguments.exclude), arguments.exclude) if arguments.exclude else (),
         xattrs=not arguments.no_xattrs,
         timestamp=_epoch(os.environ.get("SOURCE_DATE_EPOCH")),
         interim_version=_number(arguments.interim_version, "--interim-version", 1),
@@ -260,7 +274,7 @@ def _specs(arguments: argparse.Namespace) -> tuple[BundleSpec, ...]:
             raise InvalidOption(f"there is no bundle {name[:80]!r}", f"Give --content {name[:80]}=FILE.")
     specs = []
     for name, file in content:
-        listed = bundles.parse(name, _file(file), file)
+        listed = bundles.parse(name, inputs.read(file), file)
         chosen = [tuple(other for owner, other in pairs if owner == name) for pairs in (includes, also_add)]
         specs.append(BundleSpec(name, listed.paths, chosen[0], chosen[1], listed.source, listed.lines))
     return tuple(specs)
@@ -274,11 +288,7 @@ def _pair(text: str, option: str, what: str) -> tuple[str, str]:
 
 
 def _number(text: str | None, option: str, least: int) -> int | None:
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= stream.MAX_VERSION:
-        raise InvalidOption(f"{option} {text[:80]!r} is not a number", f"Give a whole number from {least} on.")
-    return int(text)
+    return None if text is None else inputs.number(text, option, least)
 
 
 def _versions(text: str | None) -> tuple[int, ...]:
@@ -293,33 +303,8 @@ def _epoch(text: str | None) -> int | None:
     return int(text)
 
 
-def _file(name: str) -> bytes:
-    try:
-        with open(name, "rb") as file:
-            # Not one read of so much: that would reserve it.
-            data = b"".join(itertools.islice(iter(lambda: file.read(stream.MIB), b""), _MAX_LIST // stream.MIB + 1))
-    except OSError as e:
-        raise InvalidFile(f"cannot read {name}: {e.strerror}", "Check the path and its permissions.") from e
-    except ValueError as e:
-        raise InvalidFile(f"{name!r} is not the name of a file", "Check the path.") from e
-    if len(data) > _MAX_LIST:
-        raise InvalidFile(f"{name} is larger than {_MAX_LIST} bytes", "Is it the right file?")
-    return data
-
-
-def _signer(
-    key: str | None, certificate: str | None, key_option: str, certificate_option: str
-) -> signing.Signer | None:
-    if not key and not certificate:
-        return None
-    if not key or not certificate:
-        missing = certificate_option if key else key_option
-        raise InvalidOption(f"{missing} is missing", f"Give both {key_option} and {certificate_option}, or neither.")
-    return signing.load_signer(_file(key), _file(certificate))
-
-
 def _trust(certificate: str | None) -> signing.Trust | None:
-    return signing.load_trust(_file(certificate), _now()) if certificate else None
+    return signing.load_trust(inputs.read(certificate), _now()) if certificate else None
 
 
 class _Console:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from swupd import signing, stream
 from swupd.errors import InvalidOption, SignatureError
-from swupd.server import assembly, bundles, changes, history, rootfs, writer
+from swupd.server import announcing, assembly, bundles, changes, history, rootfs, writer
+from swupd.server.announcing import Announcer
 from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
 from swupd.server.changes import Edition, Release
@@ -36,7 +37,8 @@ class Job:
     previous: the stream with the releases before; None for the folder www itself. trust: who must have signed it.
     delta_from: versions to make deltas from; else previous_versions says how many of the last ones.
     minversion: 0 to keep the last one. timestamp: Unix seconds, None to take what the tree says.
-    exclude: paths and patterns that are never shipped.
+    exclude: paths and patterns that are never shipped. product: what devices it is for, "" for any.
+    announcer: who signs the head; without_head: though the stream has one. hold: announce nothing.
     interim_version: of the extra release at a change of format, None for version - 1.
     """
 
@@ -58,6 +60,9 @@ class Job:
     interim_version: int | None = None
     allow_folder_replacement: bool = False
     product: str = ""
+    announcer: Announcer | None = None
+    without_head: bool = False
+    hold: bool = False
 
     def __post_init__(self) -> None:
         for number in (self.version, self.format):
@@ -83,6 +88,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
     """Publishes a release, and the interim one before it at a change of format. Raises SwupdError."""
     bundles.check(job.specs)
     _check_signers(job, now, report)
+    _check_trust(job)
     with writer.locked(job.www), ExitStack() as stack:
         past = Trusted(job.previous or FolderStore(job.www), (job.trust, now) if job.trust is not None else None)
         start = _start(job, past)
@@ -105,7 +111,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         if start.bumps(job.format):
             drafts[-1] = replace(last, older=())
         made = [assembly.assemble(draft, crew, report) for draft in drafts]
-        _commit(job, drafts)
+        _commit(job, drafts, now)
         return replace(made[-1], interim=made[0] if len(made) > 1 else None)
 
 
@@ -250,15 +256,31 @@ def _emptied(base: Release, name: str) -> BundleSpec:
     return BundleSpec(name, includes=tuple(i for i in old.includes if i in base.manifests))
 
 
-def _commit(job: Job, drafts: Sequence[Draft]) -> None:
-    """Renames the releases to their places, then points to them; the newest `latest` comes last."""
+def _check_trust(job: Job) -> None:
+    """Raises where devices with a root of trust would refuse the release, or not see it."""
+    if not job.hold:
+        announcing.check(job.www, job.announcer, job.signer, job.manifest_signer)
+    if job.announcer is None and not job.without_head and not job.hold and announcing.last(job.www, job.format):
+        raise InvalidOption(
+            "the stream has a head, and no key was given to sign the new one: devices would not see the release",
+            "Give --head-key, or --without-head.",
+        )
+
+
+def _commit(job: Job, drafts: Sequence[Draft], now: datetime.datetime) -> None:
+    """Renames the releases to their places, then points to them; the newest `latest`, and the heads, come last."""
     for draft in drafts:
         draft.staging.commit()
+    if job.hold:
+        return
     for draft in drafts:
         version = str(draft.release.version).encode()
         if draft is drafts[-1]:
             _announce(job, stream.LATEST_VERSION, version)
         _announce(job, stream.latest(draft.release.mom.format), version)
+    if job.announcer is not None:
+        for draft in drafts:
+            announcing.announce(job.www, draft.release.version, job.announcer, now)
 
 
 def _announce(job: Job, name: str, data: bytes) -> None:

@@ -5,20 +5,29 @@ A release that devices may have must never be withdrawn (stream format, 2.9 item
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from pathlib import Path
 
 from swupd import signing, stream
 from swupd.errors import InvalidOption
-from swupd.manifest import MOM
-from swupd.server import history, writer
+from swupd.manifest import MOM, Manifest
+from swupd.server import announcing, history, writer
+from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 
 
-def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
+def withdraw(
+    www: Path,
+    version: int,
+    signer: signing.Signer | None,
+    announcer: Announcer | None = None,
+    now: datetime.datetime = datetime.datetime.min,
+) -> bool:
     """Makes a stream forget its newest release; False where the stream does not have that release.
 
-    signer: signs the changed `latest`. Raises InvalidOption for a release that is not the newest.
+    signer: signs the changed `latest`. announcer: signs the changed head.
+    Raises InvalidOption for a release that is not the newest.
     """
     if not (www / str(version) / "Manifest.MoM").is_file():
         return False
@@ -31,11 +40,27 @@ def withdraw(www: Path, version: int, signer: signing.Signer | None) -> bool:
                 raise InvalidOption(
                     f"release {version} is not the newest: {newest[1]} builds on it", "Withdraw that one first."
                 )
+            head = announcing.last(www, mom.format)
+            if head is not None and head.version == version and announcer is None:
+                raise InvalidOption(
+                    f"the head names release {version}, and no key was given to sign one for {mom.previous}",
+                    "Give --head-key.",
+                )
             if newest[1] == version:
+                if head is not None and announcer is not None and head.version == version:
+                    _head_back(www, mom, announcer, now)
                 _point_back(www, past, mom.format, mom.previous, signer)
         with writer.writing(www):
             shutil.rmtree(www / str(version))
     return True
+
+
+def _head_back(www: Path, mom: Manifest, announcer: Announcer, now: datetime.datetime) -> None:
+    before = www / stream.manifest(mom.previous, MOM)
+    if mom.previous and before.exists() and Trusted(FolderStore(www)).mom(mom.previous).format == mom.format:
+        announcing.announce(www, mom.previous, announcer, now)
+    else:
+        writer.announce(www, stream.head(mom.format), None)
 
 
 def _point_back(www: Path, past: Trusted, stream_format: int, previous: int, signer: signing.Signer | None) -> None:
