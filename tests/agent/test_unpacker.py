@@ -41,7 +41,8 @@ def made() -> Iterator[Unpacker]:
 
 def children(of: int) -> list[int]:
     """The living children of a process."""
-    return [int(pid) for pid in Path(f"/proc/{of}/task/{of}/children").read_text().split()]
+    found = [int(pid) for pid in Path(f"/proc/{of}/task/{of}/children").read_text().split()]
+    return [pid for pid in found if status_of(pid)["State"][0] != "Z"]
 
 
 def worker_of(made: Unpacker) -> int:
@@ -272,6 +273,21 @@ with made.members(t.ODD, t.LIMIT) as found:
     agent.kill()
     agent.communicate()
     assert all(gone(pid) for pid in pids)
+
+
+def test_a_worker_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(channel: socket.socket, member: archive.Member) -> None:
+        while True:
+            signal.pause()
+
+    monkeypatch.setattr("swupd.agent.unpacker._tell", tell)
+    monkeypatch.setattr("swupd.agent.unpacker._PATIENCE", 0.5)
+    made = Unpacker()
+    with pytest.raises(ArchiveError, match="was ended by it"):
+        members(made, ODD)
+    pid = worker_of(made)
+    made.close()
+    assert gone(pid)
 
 
 def answer(*frames: bytes, limit: int = LIMIT) -> list[tuple[str, bytes]]:

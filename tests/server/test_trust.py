@@ -313,7 +313,7 @@ def test_a_command_signs_in_place_of_a_key(tmp_path: Path, keys: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("no-such-program-here", "cannot be started"), ("false", "ended with 1"), ("cat", "is not a signature by the key"),
+        ("no-such-program-here", "cannot be started"), ("false", "ended with 1"), ("cat", "is not a signature"),
         ("true", "is not a signature"), ("sh -c 'echo broken token >&2; exit 3'", "broken token"), ("'", "split"),
         (" ", "empty"),
     ],

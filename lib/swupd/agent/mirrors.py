@@ -103,8 +103,15 @@ class Mirrors:
 
     def size(self, name: str) -> int | None:
         """How many bytes an object has, or None where that is unknown or there is none."""
-        sizes = (mirror.hasty.size(name) for mirror in self._candidates(name))
-        return next((size for size in sizes if size is not None), None)
+        for mirror in self._candidates(name):
+            try:
+                found = mirror.hasty.asked_size(name)
+            except _FAULTS as e:
+                self._skip(mirror, "", e.problem)
+            else:
+                if found is not None:
+                    return found
+        return None
 
     def blame(self, name: str, reason: str) -> bool:
         """Skips the mirror that a name came from, since it does not verify; whether another may have it."""

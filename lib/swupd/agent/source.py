@@ -126,19 +126,24 @@ class Source:
 
     def size(self, name: str) -> int | None:
         """How many bytes an object has, or None where that is unknown or there is none."""
+        with contextlib.suppress(SwupdError):
+            return self.asked_size(name)
+        return None
+
+    def asked_size(self, name: str) -> int | None:
+        """The same, but raises ServerUnreachable and its siblings where nobody answers."""
         if self.url.startswith("file://"):
             try:
                 return self._file(name).stat().st_size
             except OSError:
                 return None
+        url = f"{self.url}/{urllib.parse.quote(name)}"
         try:
-            answer = self._session().head(
-                f"{self.url}/{urllib.parse.quote(name)}",
-                timeout=(CONNECT_SECONDS, STALL_SECONDS),
-                allow_redirects=True,
-            )
-        except Exception:  # a size is only asked for in order to show it
-            return None
+            with _translated(url):
+                wait = (CONNECT_SECONDS, STALL_SECONDS)
+                answer = self._session().head(url, timeout=wait, allow_redirects=True)
+        except _Temporary as e:
+            raise e.error from e
         length = answer.headers.get("Content-Length", "")
         return int(length) if answer.status_code == 200 and length.isdigit() else None
 

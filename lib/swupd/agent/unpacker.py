@@ -281,7 +281,6 @@ def _forked(channel: socket.socket, action: Callable[[], None]) -> int:
         return child
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         confinement.close_all_but(channel.fileno())
         confinement.end_with(parent)
         action()
@@ -302,18 +301,23 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
             break
+    workers: list[int] = []
     while True:
         kind, fds, _, _ = socket.recv_fds(control, 1, 1)
         if not kind or not fds:
             break
+        workers = [pid for pid in workers if os.waitpid(pid, os.WNOHANG)[0] == 0]
         channel = socket.socket(fileno=fds[0])
         memory = _PATCHER_MEMORY if kind == _PATCH else reader_memory
         with contextlib.suppress(OSError):
-            _forked(channel, lambda channel=channel, memory=memory: _work(channel, memory))  # type: ignore[misc]
+            pid = _forked(channel, lambda channel=channel, memory=memory: _work(channel, memory))  # type: ignore[misc]
+            workers.append(pid)
         channel.close()
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
+    # Not asked to end: one that was taken over would not.
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    for pid in workers:
+        os.waitpid(pid, 0)
 
 
 def _work(channel: socket.socket, memory: int) -> None:
