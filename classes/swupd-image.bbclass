@@ -43,6 +43,14 @@ SWUPD_MANIFEST_KEY ??= ""
 SWUPD_MANIFEST_KEY[doc] = "Absolute path of the PEM key that signs each bundle's manifest"
 SWUPD_MANIFEST_CERTIFICATE ??= ""
 SWUPD_MANIFEST_CERTIFICATE[doc] = "Absolute path of its certificate"
+SWUPD_ROOT ??= ""
+SWUPD_ROOT[doc] = "Absolute path of the root of trust: published, and put into the image; made by swupd-server root or keygen"
+SWUPD_HEAD_KEY ??= ""
+SWUPD_HEAD_KEY[doc] = "Absolute path of the PEM key that signs the head, which devices with a root of trust ask for"
+SWUPD_HEAD_DAYS ??= "14"
+SWUPD_HEAD_DAYS[doc] = "For how many days a head is good; swupd-server renew signs a new one in time"
+SWUPD_PRODUCT ??= "${MACHINE}/${SWUPD_IMAGE}"
+SWUPD_PRODUCT[doc] = "What the devices are: they refuse releases for others"
 SWUPD_TRUST_FILE ??= "${SWUPD_SIGNING_CERTIFICATE}"
 SWUPD_TRUST_FILE[doc] = "Absolute path of the certificate that devices trust (the old SWUPD_PINNED_PUBKEY)"
 SWUPD_PINNED_PUBKEY ??= ""
@@ -100,7 +108,7 @@ def swupd_check_settings(d):
     if missing:
         # Not an error: the recipe may only lie in a layer that was added.
         raise bb.parse.SkipRecipe('set %s to build it' % ', '.join(missing))
-    for name, most in (('OS_VERSION', 2**31 - 1), ('SWUPD_FORMAT', 2**31 - 1)):
+    for name, most in (('OS_VERSION', 2**31 - 1), ('SWUPD_FORMAT', 2**31 - 1), ('SWUPD_HEAD_DAYS', 3650)):
         text = d.getVar(name) or ''
         if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= most:
             bb.fatal('%s is %r: set it to a whole number from 1 to %d' % (name, text, most))
@@ -110,7 +118,16 @@ def swupd_check_settings(d):
     for key, certificate in (('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE'), ('SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE')):
         if bool(d.getVar(key)) != bool(d.getVar(certificate)):
             bb.fatal('Set both %s and %s, or neither' % (key, certificate))
-    for name in ('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE', 'SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE', 'SWUPD_TRUST_FILE'):
+    if d.getVar('SWUPD_HEAD_KEY') and not d.getVar('SWUPD_ROOT'):
+        bb.fatal('SWUPD_HEAD_KEY is set, and SWUPD_ROOT is not: no device would look at what it signs')
+    later = ('--hold', '--head-signer')
+    if d.getVar('SWUPD_ROOT') and not d.getVar('SWUPD_HEAD_KEY') and not any(w in swupd_words(d, 'SWUPD_SERVER_ARGS') for w in later):
+        bb.fatal('SWUPD_ROOT is set: set SWUPD_HEAD_KEY as well, or devices will not see the release '
+                 '(or add --hold to SWUPD_SERVER_ARGS and sign elsewhere)')
+    product = d.getVar('SWUPD_PRODUCT') or ''
+    if not product.isprintable() or len(product) > 200 or product != product.strip():
+        bb.fatal('SWUPD_PRODUCT is %r: set it to one line of at most 200 characters' % product)
+    for name in ('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE', 'SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE', 'SWUPD_TRUST_FILE', 'SWUPD_ROOT', 'SWUPD_HEAD_KEY'):
         place = d.getVar(name) or ''
         if place and not os.path.isabs(place):
             bb.fatal('%s is %r: give an absolute path' % (name, place))
@@ -165,6 +182,11 @@ python swupd_configure() {
     if d.getVar('SWUPD_TRUST_FILE'):
         with open(d.getVar('SWUPD_TRUST_FILE')) as f:
             write('/usr/share/clear/update-ca/Swupd_Root.pem', f.read())
+    if d.getVar('SWUPD_PRODUCT'):
+        write(defaults + 'product', d.getVar('SWUPD_PRODUCT') + '\n')
+    if d.getVar('SWUPD_ROOT'):
+        with open(d.getVar('SWUPD_ROOT')) as f:
+            write(defaults + 'root', f.read())
     release = '/usr/lib/os-release'
     lines = []
     for path in (release, '/etc/os-release'):
@@ -176,7 +198,7 @@ python swupd_configure() {
 }
 swupd_configure[doc] = "Writes into the image its version, and where it gets the next one"
 ROOTFS_POSTPROCESS_COMMAND += "swupd_configure"
-do_rootfs[file-checksums] += "${@d.getVar('SWUPD_TRUST_FILE') + ':True' if d.getVar('SWUPD_TRUST_FILE') else ''}"
+do_rootfs[file-checksums] += "${@' '.join(d.getVar(v) + ':True' for v in ('SWUPD_TRUST_FILE', 'SWUPD_ROOT') if d.getVar(v))}"
 
 # --- os-core: which paths it has
 
@@ -264,15 +286,19 @@ def swupd_publish_words(d):
     for bundle in ['os-core'] + swupd_words(d, 'SWUPD_BUNDLES') + swupd_words(d, 'SWUPD_EMPTY_BUNDLES'):
         words += ['--content', '%s=%s/split/%s.content' % (bundle, work, bundle)]
     words += swupd_bundle_words(d) + swupd_history_words(d) + swupd_key_words(d)
-    for option, name in (('--manifest-key', 'SWUPD_MANIFEST_KEY'), ('--manifest-certificate', 'SWUPD_MANIFEST_CERTIFICATE')):
+    further = (('--manifest-key', 'SWUPD_MANIFEST_KEY'), ('--manifest-certificate', 'SWUPD_MANIFEST_CERTIFICATE'), ('--root', 'SWUPD_ROOT'), ('--product', 'SWUPD_PRODUCT'))
+    for option, name in further:
         if d.getVar(name):
             words += [option, d.getVar(name)]
     return words + swupd_words(d, 'SWUPD_SERVER_ARGS')
 
 def swupd_key_words(d):
-    if not d.getVar('SWUPD_SIGNING_KEY'):
-        return []
-    return ['--signing-key', d.getVar('SWUPD_SIGNING_KEY'), '--certificate', d.getVar('SWUPD_SIGNING_CERTIFICATE')]
+    words = []
+    if d.getVar('SWUPD_SIGNING_KEY'):
+        words += ['--signing-key', d.getVar('SWUPD_SIGNING_KEY'), '--certificate', d.getVar('SWUPD_SIGNING_CERTIFICATE')]
+    if d.getVar('SWUPD_HEAD_KEY'):
+        words += ['--head-key', d.getVar('SWUPD_HEAD_KEY'), '--head-days', d.getVar('SWUPD_HEAD_DAYS')]
+    return words
 
 def swupd_flags(d):
     """What flags say of the bundles: BitBake's signatures see variables only."""
@@ -371,7 +397,7 @@ fakeroot python do_swupd_publish() {
 do_swupd_publish[doc] = "Splits the image into bundles and publishes them as the next release"
 do_swupd_publish[depends] += "${SWUPD_IMAGE}:do_swupd_list swupd-server-native:do_populate_sysroot virtual/fakeroot-native:do_populate_sysroot"
 do_swupd_publish[dirs] = "${SWUPD_WORK} ${DEPLOY_DIR_SWUPD}"
-do_swupd_publish[file-checksums] += "${@' '.join(d.getVar(v) + ':True' for v in ('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE', 'SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE') if d.getVar(v))}"
+do_swupd_publish[file-checksums] += "${@' '.join(d.getVar(v) + ':True' for v in ('SWUPD_SIGNING_KEY', 'SWUPD_SIGNING_CERTIFICATE', 'SWUPD_MANIFEST_KEY', 'SWUPD_MANIFEST_CERTIFICATE', 'SWUPD_ROOT', 'SWUPD_HEAD_KEY') if d.getVar(v))}"
 do_swupd_publish[vardepvalue] = "${@swupd_flags(d)}"
 # Read through swupd_words, where BitBake does not see them.
 do_swupd_publish[vardeps] += "SWUPD_BUNDLES SWUPD_EMPTY_BUNDLES SWUPD_DELTAPACK_VERSIONS SWUPD_NEVER_SHIPPED SWUPD_SERVER_ARGS"

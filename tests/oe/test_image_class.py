@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -115,6 +116,10 @@ WRONG: list[tuple[str, str, str]] = [
     ("SWUPD_TRUST_FILE", "relative.pem", "give an absolute path"),
     ("SWUPD_TRUST_FILE", "/nonexistent.pem", "there is no file /nonexistent.pem"),
     ("SWUPD_DELTAPACK_VERSIONS", "10 x", "which is no number"),
+    ("SWUPD_HEAD_DAYS", "soon", "SWUPD_HEAD_DAYS is 'soon'"),
+    ("SWUPD_HEAD_KEY", "/dev/null", "SWUPD_ROOT is not"),
+    ("SWUPD_ROOT", "/dev/null", "set SWUPD_HEAD_KEY as well"),
+    ("SWUPD_PRODUCT", "x" * 201, "SWUPD_PRODUCT is"),
 ]
 
 
@@ -168,6 +173,32 @@ def test_a_build_publishes_and_its_images_come_from_the_stream(bitbake: Bitbake,
     assert (device / "usr/bin/tool").read_text() == "tool 2"
     assert cli.main(["diagnose", "--picky", "--picky-tree", "/", "-p", str(device), *words]) == 0
     assert (core / "usr/share/clear/bundles/os-core").is_file()
+
+
+def test_a_build_with_a_root_of_trust_makes_a_stream_that_its_devices_follow(
+    bitbake: Bitbake, build: Path, tmp_path: Path
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    keys.generate(tmp_path / "keys", "test", 3000, now)
+    names = {"SIGNING_KEY": "release.key", "SIGNING_CERTIFICATE": "release.pem", "MANIFEST_KEY": "manifest.key"}
+    names |= {"MANIFEST_CERTIFICATE": "manifest.pem", "ROOT": "1.root", "HEAD_KEY": "head.key"}
+    settings = {f"SWUPD_{name}": str(tmp_path / "keys" / file) for name, file in names.items()}
+    configure(build, **settings, SWUPD_PRODUCT="board/image")
+    done = bitbake("test-image", "do_build")
+    assert done.returncode == 0, done.stderr
+    www = build / "tmp/deploy/swupd/qemux86-64/test-image/www"
+    assert (www / "root/1.root").read_bytes() == (tmp_path / "keys/1.root").read_bytes()
+    assert b'"product": "board/image"' in (www / "version/format30/head").read_bytes()
+    usual = ["-u", f"file://{www}", "-S", str(tmp_path / "state"), "--no-scripts", "--no-progress"]
+    words = ["--root-file", str(www / "root/1.root"), "--product", "board/image", "-F", "30"]
+    assert cli.main(["os-install", str(tmp_path / "device"), *usual, *words]) == 0
+    defaults = tmp_path / "device/usr/share/defaults/swupd"
+    assert (defaults / "root").read_bytes() == (www / "root/1.root").read_bytes()
+    assert (defaults / "product").read_text() == "board/image\n"
+    configure(build, **settings, SWUPD_PRODUCT="board/image", OS_VERSION="20")
+    assert bitbake("test-image", "do_build").returncode == 0
+    assert cli.main(["update", "-p", str(tmp_path / "device"), *usual]) == 0
+    assert "VERSION_ID=20" in (tmp_path / "device/usr/lib/os-release").read_text()
 
 
 def test_the_same_version_can_be_built_again(bitbake: Bitbake, build: Path) -> None:

@@ -15,7 +15,7 @@ from swupd.lengths import Named
 from swupd.manifest import MOM
 from swupd.publickey import KeyHolder
 from swupd.server import history, rootfile, writer
-from swupd.server.history import FolderStore
+from swupd.server.history import FolderStore, Store
 
 DAYS = 14
 
@@ -29,15 +29,16 @@ class Announcer:
     minimum: int | None = None
 
 
-def last(www: Path, stream_format: int) -> Head | None:
+def last(store: Store, stream_format: int) -> Head | None:
     """The head that a stream has, unchecked; None if there is none. Raises HeadError."""
-    place = www / stream.head(stream_format)
-    if not place.exists():
+    name = stream.head(stream_format)
+    data = store.read(name, stream.MAX_HEAD)
+    if data is None:
         return None
     try:
-        return heads.read(heads.parse(place.read_bytes()))
-    except (DocumentError, OSError) as e:
-        raise HeadError(f"{place} cannot be read: {e}", "Restore it, or remove it and publish a new one.") from e
+        return heads.read(heads.parse(data))
+    except DocumentError as e:
+        raise HeadError(f"{name} cannot be read: {e.problem}", "Restore it, or remove it and publish a new one.") from e
 
 
 def check(
@@ -73,15 +74,18 @@ def check(
         )
 
 
-def announce(www: Path, version: int, announcer: Announcer, now: datetime.datetime) -> Head:
-    """Writes the head for a release that is in the stream. Raises MomError, HeadError, InvalidOption."""
+def announce(www: Path, version: int, announcer: Announcer, now: datetime.datetime, past: Store | None = None) -> Head:
+    """Writes the head for a release that is in the stream. Raises MomError, HeadError, InvalidOption.
+
+    past: where the head before is, if it is elsewhere.
+    """
     place = www / stream.manifest(version, MOM)
     try:
         data = place.read_bytes()
         mom = manifest.parse(data, MOM, version)
     except OSError as e:
         raise MomError(f"cannot read {place}: {e.strerror}", "Is the release complete?") from e
-    before = last(www, mom.format)
+    before = last(FolderStore(www), mom.format) or (last(past, mom.format) if past is not None else None)
     minimum = announcer.minimum or (before.minimum if before is not None else 1)
     if minimum > version:
         raise InvalidOption(f"no release before {minimum} may be installed, and this is {version}", "Lower --minimum.")
@@ -113,7 +117,7 @@ def refuse_old(www: Path, stream_format: int, version: int) -> None:
 
 def renew(www: Path, stream_format: int, announcer: Announcer, now: datetime.datetime) -> Head:
     """Writes a new head for the newest release: for a job that runs every day. Raises HeadError, SignatureError."""
-    before = last(www, stream_format)
+    before = last(FolderStore(www), stream_format)
     if before is None:
         raise HeadError(
             f"the stream has no head of format {stream_format}", "Publish with --head-key, or see --format."

@@ -58,6 +58,7 @@ def fetch(
     if newest is None:
         return ()
     base = past.release(newest[1])
+    past.store.read(stream.head(newest[0]), stream.MAX_HEAD)
     if base.mom.header(stream.LENGTHS_KEY) is not None:
         past.store.read(stream.lengths(base.version), stream.MAX_LENGTHS)
     releases = {r.version: r for r in past.before(base, max(count, 1))}

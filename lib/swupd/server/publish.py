@@ -15,7 +15,7 @@ from pathlib import Path
 
 from swupd import signing, stream
 from swupd.errors import InvalidOption, SignatureError
-from swupd.server import announcing, assembly, bundles, changes, history, rootfs, writer
+from swupd.server import announcing, assembly, bundles, changes, history, rootfile, rootfs, writer
 from swupd.server.announcing import Announcer
 from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
@@ -39,6 +39,7 @@ class Job:
     minversion: 0 to keep the last one. timestamp: Unix seconds, None to take what the tree says.
     exclude: paths and patterns that are never shipped. product: what devices it is for, "" for any.
     announcer: who signs the head; without_head: though the stream has one. hold: announce nothing.
+    root_file: a root of trust that is published with it, unless it is there.
     interim_version: of the extra release at a change of format, None for version - 1.
     """
 
@@ -63,6 +64,7 @@ class Job:
     announcer: Announcer | None = None
     without_head: bool = False
     hold: bool = False
+    root_file: Path | None = None
 
     def __post_init__(self) -> None:
         for number in (self.version, self.format):
@@ -258,9 +260,13 @@ def _emptied(base: Release, name: str) -> BundleSpec:
 
 def _check_trust(job: Job) -> None:
     """Raises where devices with a root of trust would refuse the release, or not see it."""
+    if job.root_file is not None:
+        rootfile.bring(job.www, job.root_file)
     if not job.hold:
         announcing.check(job.www, job.announcer, job.signer, job.manifest_signer)
-    if job.announcer is None and not job.without_head and not job.hold and announcing.last(job.www, job.format):
+    if job.announcer is not None or job.without_head or job.hold:
+        return
+    if announcing.last(job.previous or FolderStore(job.www), job.format) is not None:
         raise InvalidOption(
             "the stream has a head, and no key was given to sign the new one: devices would not see the release",
             "Give --head-key, or --without-head.",
@@ -280,7 +286,7 @@ def _commit(job: Job, drafts: Sequence[Draft], now: datetime.datetime) -> None:
         _announce(job, stream.latest(draft.release.mom.format), version)
     if job.announcer is not None:
         for draft in drafts:
-            announcing.announce(job.www, draft.release.version, job.announcer, now)
+            announcing.announce(job.www, draft.release.version, job.announcer, now, job.previous)
 
 
 def _announce(job: Job, name: str, data: bytes) -> None:

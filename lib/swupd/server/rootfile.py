@@ -148,6 +148,20 @@ def publish(www: Path, file: Path) -> Root:
     return root
 
 
+def bring(www: Path, file: Path) -> None:
+    """Puts a root into a stream that does not have it, nor a newer one. Raises RootError."""
+    data = inputs.read(file)
+    number = roots.first(data).number
+    before = newest(www)
+    place = www / stream.root(number)
+    if before is not None and number <= before.number:
+        if place.exists() and place.read_bytes() != data:
+            raise RootError(f"the stream has another root {number} than {file}", "Give the one that was published.")
+        return
+    www.mkdir(parents=True, exist_ok=True)
+    publish(www, file)
+
+
 def describe(signed: Envelope, root: Root) -> list[str]:
     """What a root says, for people."""
     lines = [f"Root {root.number}, good until {root.expires:%Y-%m-%d %H:%M} UTC"]

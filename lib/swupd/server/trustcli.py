@@ -323,7 +323,7 @@ def _release(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[
 
 
 def _refuse_headless(www: Path, stream_format: int, head: Announcer | None) -> None:
-    if head is None and announcing.last(www, stream_format) is not None:
+    if head is None and announcing.last(FolderStore(www), stream_format) is not None:
         raise InvalidOption(
             "the stream has a head, and no key was given to sign a new one", "Give --head-key or --head-signer."
         )

@@ -40,7 +40,7 @@ def withdraw(
                 raise InvalidOption(
                     f"release {version} is not the newest: {newest[1]} builds on it", "Withdraw that one first."
                 )
-            head = announcing.last(www, mom.format)
+            head = announcing.last(FolderStore(www), mom.format)
             if head is not None and head.version == version and announcer is None:
                 raise InvalidOption(
                     f"the head names release {version}, and no key was given to sign one for {mom.previous}",
