@@ -48,21 +48,22 @@ def main(folder: Path) -> None:
         say(f"Publish version {version}: os-core and the bundles {' and '.join(images.BUNDLES)}, signed")
         image = folder / "images" / str(version)
         image.parent.mkdir(exist_ok=True)
-        lists = images.prepare(folder / f"corpus/v{version}", image, version, url, folder / "keys/Swupd_Root.pem")
+        lists = images.prepare(folder / f"corpus/v{version}", image, version, url, folder / "keys")
         content = [word for bundle, path in lists.items() for word in ("--content", f"{bundle}={path}")]
         keys = [
             *("--signing-key", folder / "keys/release.key", "--certificate", folder / "keys/release.pem"),
+            *("--head-key", folder / "keys/head.key", "--root", folder / "keys/1.root", "--product", images.PRODUCT),
             *("--manifest-key", folder / "keys/manifest.key", "--manifest-certificate", folder / "keys/manifest.pem"),
         ]
         publish = (tool("swupd-server"), "publish", "--www", www, "--version", version, "--rootfs", image)
         run(*publish, *content, *keys, *extra)
 
     with nginx(folder / "nginx", www, port) as log:
-        device(folder, url, log)
+        device(folder, www, url, log)
     say("The end. The stream is in " + str(www.relative_to(Path.cwd()) if www.is_relative_to(Path.cwd()) else www))
 
 
-def device(folder: Path, url: str, log: Path) -> None:
+def device(folder: Path, www: Path, url: str, log: Path) -> None:
     """What happens on the device."""
     tree, state = folder / "device", folder / "state"
     common = ("--statedir", state, "--allow-insecure-http", "--no-scripts")
@@ -71,13 +72,19 @@ def device(folder: Path, url: str, log: Path) -> None:
     def swupd(command: str, *words: object, expect: int = 0) -> None:
         run(agent, command, *words, "--path", tree, *common, expect=expect)
 
-    say("Install version 10 into a folder that stands for the device; signatures are checked over plain HTTP")
-    trust = ("--certpath", folder / "keys/Swupd_Root.pem", "--format", 30, "--url", url)
+    say("Install version 10 into a folder that stands for the device; everything is checked, over plain HTTP")
+    trust = ("--root-file", folder / "keys/1.root", "--product", images.PRODUCT, "--format", 30, "--url", url)
     run(agent, "os-install", tree, "--version", 10, "--bundles", "python", *trust, *common)
     say("Add a bundle")
     swupd("bundle-add", "sync")
     say("What would an update do?")
     swupd("update", "--dry-run")
+    for name, code in (("version/format30/head", 61), ("20/Manifest.os-core.sig", 65)):
+        say(f"An attacker on the way changes one byte of {name}")
+        with tampered(www / name):
+            swupd("update", expect=code)
+    say("The device is as it was. Whom does it believe?")
+    swupd("info")
     before = downloaded(log)
     say("Update to version 20, by delta packs")
     swupd("update")
@@ -101,6 +108,17 @@ def device(folder: Path, url: str, log: Path) -> None:
         f"\nThe update from 10 to 20 downloaded {fetched / 1e6:.2f} MB; "
         f"the installed system has {full / 1e6:.1f} MB: 1/{full / max(1, fetched):.0f} of it."
     )
+
+
+@contextlib.contextmanager
+def tampered(file: Path) -> Iterator[None]:
+    """The last byte of a file is another for a while."""
+    genuine = file.read_bytes()
+    file.write_bytes(genuine[:-1] + bytes([genuine[-1] ^ 1]))
+    try:
+        yield
+    finally:
+        file.write_bytes(genuine)
 
 
 def downloaded(log: Path) -> int:

@@ -15,8 +15,14 @@ BUNDLES: Mapping[str, tuple[str, ...]] = {
 """Bundles and the patterns of their paths; all else is os-core."""
 
 
-def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) -> dict[str, Path]:
-    """Copies a tree to an image that knows its version, format, URL and certificate; gives the content lists."""
+PRODUCT = "demonstration/debian"
+
+
+def prepare(tree: Path, image: Path, version: int, url: str, keys: Path) -> dict[str, Path]:
+    """Copies a tree to an image that knows its version, format, URL and whom to believe; gives the content lists.
+
+    keys: the folder that swupd-server keygen made.
+    """
     if image.exists():
         shutil.rmtree(image)
     # cp keeps owners, capabilities and hard links, which shutil does not.
@@ -28,11 +34,12 @@ def prepare(tree: Path, image: Path, version: int, url: str, certificate: Path) 
     os_release.write_text(f'NAME="Demonstration"\nPRETTY_NAME="Demonstration {version}"\nVERSION_ID={version}\n')
     defaults = image / "usr/share/defaults/swupd"
     defaults.mkdir(parents=True)
-    for name, text in (("format", "30"), ("versionurl", url), ("contenturl", url)):
+    for name, text in (("format", "30"), ("versionurl", url), ("contenturl", url), ("product", PRODUCT)):
         (defaults / name).write_text(text + "\n")
     trust = image / "usr/share/clear/update-ca"
     trust.mkdir(parents=True)
-    shutil.copy(certificate, trust / "Swupd_Root.pem")
+    shutil.copy(keys / "Swupd_Root.pem", trust)
+    shutil.copy(keys / "1.root", defaults / "root")
     (image / "usr/share/clear/versionstamp").write_text(f"{1_760_000_000 + version}\n")
     return _content_lists(image)
 

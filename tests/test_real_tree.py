@@ -40,7 +40,7 @@ class Published:
     def agent(self, *words: str, tree: str = "device") -> int:
         """Runs the agent on a tree."""
         place = [str(self.base / tree)] if words[0] == "os-install" else ["--path", str(self.base / tree)]
-        trust = ["--certpath", str(self.base / "keys/Swupd_Root.pem"), "--url", self.url, "--format", "30"]
+        trust = ["--certpath", str(self.base / "keys"), "--url", self.url, "--format", "30"]
         state = ["--statedir", str(self.base / f"state-{tree}")]
         return cli.main([words[0], *place, *words[1:], *trust, *state, "--allow-insecure-http", "--no-scripts"])
 
@@ -59,7 +59,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     with servers.nginx(base / "www") as url:
         for version in (10, 20):
             image = base / f"image{version}"
-            lists = images.prepare(corpus / f"v{version}", image, version, url, base / "keys/Swupd_Root.pem")
+            lists = images.prepare(corpus / f"v{version}", image, version, url, base / "keys")
             os.setxattr(image / "usr/bin/rsync", "security.capability", CAPABILITY)
             os.setxattr(image / "usr/bin/perl", "user.version", b"%d\0\xff" % version)
             content = [word for name, path in lists.items() for word in ("--content", f"{name}={path}")]

@@ -85,9 +85,9 @@ def _signatures(settings: Settings) -> str:
     return f"checked against {settings.certificate}" if settings.certificate else "no certificate: updates are refused"
 
 
-_BY_CERTIFICATE = "other files and versions than the publisher's are refused"
-_BY_ROOT = f"{_BY_CERTIFICATE}, old versions, other products, endless files, and silence are seen"
-_NOT_BY_CERTIFICATE = "a server that shows old versions or none, or those of another product; a stolen key"
+_BY_CERTIFICATE = "forged files and versions"
+_BY_ROOT = f"{_BY_CERTIFICATE}, old ones shown again, those of other products, endless files, silence, a stolen key"
+_NOT_BY_CERTIFICATE = "old versions shown again, those of other products, endless files, silence, a stolen key"
 
 
 def _protection(settings: Settings, report: Report) -> list[str]:
