@@ -87,7 +87,10 @@ def holder(pem: bytes, what: str) -> KeyHolder:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise SignatureError(f"{what} is no key that can be read: {e}", "Give an unencrypted PEM private key.") from e
+        raise SignatureError(
+            f"{what} is no key that can be read: {e}",
+            "Give an unencrypted PEM private key, or a command that signs (--signer, --head-signer).",
+        ) from e
     return KeyHolder(of(key.public_key()), raw_signer(key))
 
 

@@ -64,7 +64,8 @@ def test_keys_are_private_and_never_overwritten(tmp_path: Path, capsys: pytest.C
     assert cli.main(["keygen", f"{tmp_path}/k"]) == 0
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "k").iterdir()}
     assert modes == {
-        "release.key": 0o600, "manifest.key": 0o600,
+        "release.key": 0o600, "manifest.key": 0o600, "root.key": 0o600, "head.key": 0o600, "1.root": 0o644,
+        "root.pub.pem": 0o644, "head.pub.pem": 0o644,
         "release.pem": 0o644, "manifest.pem": 0o644, "Swupd_Root.pem": 0o644,
     }  # fmt: skip
     before = (tmp_path / "k/release.key").read_bytes()

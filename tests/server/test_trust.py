@@ -276,7 +276,7 @@ def test_a_held_release_is_signed_on_another_machine_and_announced(tmp_path: Pat
         place = tmp_path / "www" / name
         signature = place.with_name(f"{place.name}.sig").read_bytes()
         signing.verify(place.read_bytes(), signature, trust, datetime.datetime.now(datetime.UTC))
-    assert "newest release is 10 already" in server(*words, "--signature", offline / "Manifest.MoM.sig", code=15)
+    server(*words)
     found = json.loads(server("lint", "--www", tmp_path / "www", "--certificate", keys / "Swupd_Root.pem", "--json"))
     assert not [f for f in found["findings"] if f["severity"] == "error"]
 

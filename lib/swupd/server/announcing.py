@@ -1,20 +1,21 @@
-"""The head of a stream: checked against the root of trust, signed, written last."""
+"""The head of a stream: made for a release, signed, written last."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import envelope, heads, manifest, roots, signing, stream
+from swupd import envelope, heads, manifest, roots, stream
 from swupd.envelope import Envelope
-from swupd.errors import DocumentError, HeadError, InvalidOption, MomError, SignatureError
+from swupd.errors import DocumentError, HeadError, InvalidOption, MomError
 from swupd.heads import Head
 from swupd.lengths import Named
 from swupd.manifest import MOM
 from swupd.publickey import KeyHolder
-from swupd.server import history, rootfile, writer
+from swupd.server import approval, history, rootfile, writer
 from swupd.server.history import FolderStore, Store
 
 DAYS = 14
@@ -41,54 +42,51 @@ def last(store: Store, stream_format: int) -> Head | None:
         raise HeadError(f"{name} cannot be read: {e.problem}", "Restore it, or remove it and publish a new one.") from e
 
 
-def check(
-    www: Path,
-    announcer: Announcer | None,
-    signer: signing.Signer | None,
-    build_signer: signing.Signer | None,
-    build: bool = True,
-) -> None:
-    """Raises SignatureError where the stream's newest root does not let these keys do what they are for.
+def before(www: Path, stream_format: int, past: Store | None = None) -> Head | None:
+    """The head that a new one follows: of that format, or else of the last one before. Raises HeadError.
 
-    build: whether manifests are to be signed now.
+    past: where it is if it is not in that folder.
     """
-    root = rootfile.newest(www)
-    if root is None:
-        return
-    given = (
-        (roots.HEAD, announcer.holder.public if announcer is not None else None),
-        (roots.RELEASE, signing.public(signer) if signer is not None else None),
-        (roots.BUILD, signing.public(build_signer) if build_signer is not None else None),
-    )
-    for role, key in given:
-        wanted = root.roles.get(role)
-        if wanted is not None and key is not None and key.id not in wanted.keys:
-            raise SignatureError(
-                f"the {role} key {key.id[:16]} is none of those of root {root.number}: devices would refuse it",
-                "Sign with the right key, or add it: swupd-server root rotate, root add-key.",
-            )
-    if build and roots.BUILD in root.roles and build_signer is None:
-        raise SignatureError(
-            f"root {root.number} asks for each manifest to be signed, and no manifest key was given",
-            "Give --manifest-key and --manifest-certificate.",
+    for store in (FolderStore(www), *((past,) if past is not None else ())):
+        for number in sorted({stream_format, *store.formats(stream_format)}, reverse=True):
+            found = last(store, number) if number <= stream_format else None
+            if found is not None:
+                return found
+    return None
+
+
+def minimum(announcer: Announcer, previous: Head | None, version: int) -> int:
+    """The oldest release that may be installed once a version is announced. Raises InvalidOption."""
+    found = announcer.minimum or (previous.minimum if previous is not None else 1)
+    if found > version:
+        raise InvalidOption(f"no release before {found} may be installed, and this is {version}", "Lower --minimum.")
+    return found
+
+
+def refuse_headless(previous: Head | None, rooted: bool) -> None:
+    """Raises InvalidOption where devices ask for a head, and nobody signs one. rooted: whether there is a root."""
+    if rooted or previous is not None:
+        raise InvalidOption(
+            f"the stream has a {'root of trust' if rooted else 'head'}, and no key was given to sign the new head:"
+            " devices would not see the release",
+            "Give --head-key, or --without-head.",
         )
 
 
-def announce(www: Path, version: int, announcer: Announcer, now: datetime.datetime, past: Store | None = None) -> Head:
-    """Writes the head for a release that is in the stream. Raises MomError, HeadError, InvalidOption.
+def mom_bytes(www: Path, version: int) -> bytes:
+    """A release's MoM. Raises MomError."""
+    data = history.manifest_bytes(FolderStore(www), version, MOM)
+    if data is None:
+        raise MomError(f"{www} has no {stream.manifest(version, MOM)}", "Is the release complete?")
+    return data
 
-    past: where the head before is, if it is elsewhere.
-    """
-    place = www / stream.manifest(version, MOM)
-    try:
-        data = place.read_bytes()
-        mom = manifest.parse(data, MOM, version)
-    except OSError as e:
-        raise MomError(f"cannot read {place}: {e.strerror}", "Is the release complete?") from e
-    before = last(FolderStore(www), mom.format) or (last(past, mom.format) if past is not None else None)
-    minimum = announcer.minimum or (before.minimum if before is not None else 1)
-    if minimum > version:
-        raise InvalidOption(f"no release before {minimum} may be installed, and this is {version}", "Lower --minimum.")
+
+def prepare(
+    www: Path, version: int, announcer: Announcer, now: datetime.datetime, previous: Head | None
+) -> tuple[Head, bytes]:
+    """The head for a release that is at its place, and its bytes, signed. Raises MomError, HeadError, InvalidOption."""
+    data = mom_bytes(www, version)
+    mom = manifest.parse(data, MOM, version)
     head = Head(
         format=mom.format,
         version=version,
@@ -97,67 +95,73 @@ def announce(www: Path, version: int, announcer: Announcer, now: datetime.dateti
         issued=now,
         expires=now + datetime.timedelta(days=announcer.days),
         product=mom.header(stream.PRODUCT_KEY) or "",
-        minimum=minimum,
-        rollout=before.rollout if before is not None else {},
+        minimum=minimum(announcer, previous, version),
+        rollout=previous.rollout if previous is not None else {},
     )
-    signed = Envelope(heads.ROLE, heads.payload(head)).signed_by(announcer.holder)
-    written = envelope.serialize(signed)
+    written = envelope.serialize(Envelope(heads.ROLE, heads.payload(head)).signed_by(announcer.holder))
     if len(written) > stream.MAX_HEAD:
         raise HeadError("the head is larger than devices take", "Make its rollout field smaller.")
-    writer.announce(www, stream.head(mom.format), written)
+    return head, written
+
+
+def announce(www: Path, version: int, announcer: Announcer, now: datetime.datetime, previous: Head | None) -> Head:
+    """Writes the head for a release. Raises as `prepare`."""
+    head, written = prepare(www, version, announcer, now, previous)
+    writer.announce(www, stream.head(head.format), written)
     return head
 
 
-def refuse_old(www: Path, stream_format: int, version: int) -> None:
-    """Raises InvalidOption where the stream has a newer release, or that one already."""
-    newest = history.head(FolderStore(www), stream_format).newest
-    if newest is not None and newest[1] >= version:
-        raise InvalidOption(f"the stream's newest release is {newest[1]} already", "Release a newer one.")
-
-
 def renew(www: Path, stream_format: int, announcer: Announcer, now: datetime.datetime) -> Head:
-    """Writes a new head for the newest release: for a job that runs every day. Raises HeadError, SignatureError."""
-    before = last(FolderStore(www), stream_format)
-    if before is None:
+    """Writes a new head for the release that the last one names: for a job that runs every day.
+
+    Where there is none yet, for the one that `latest` names. Raises HeadError, SignatureError.
+    """
+    previous = last(FolderStore(www), stream_format)
+    version = previous.version if previous is not None else _latest(www, stream_format)
+    data = mom_bytes(www, version)
+    if previous is not None and hashlib.sha256(data).hexdigest() != previous.digest:
         raise HeadError(
-            f"the stream has no head of format {stream_format}", "Publish with --head-key, or see --format."
+            f"{www / stream.manifest(version, MOM)} is not what the head was signed for",
+            "Find out who changed it before you go on.",
         )
-    place = www / stream.manifest(before.version, MOM)
-    data = place.read_bytes() if place.exists() else b""
-    if hashlib.sha256(data).hexdigest() != before.digest:
-        raise HeadError(f"{place} is not what the head was signed for", "Find out who changed it before you go on.")
-    check(www, announcer, None, None, build=False)
-    check_release(www, before.version)
-    return announce(www, before.version, announcer, now)
-
-
-def check_release(www: Path, version: int) -> None:
-    """Raises SignatureError where the stream's newest root does not believe a release."""
     root = rootfile.newest(www)
-    if root is None:
-        return
-    data = (www / stream.manifest(version, MOM)).read_bytes()
-    role = root.roles[roots.RELEASE]
-    keys = root.role_keys(role)
-    place = www / stream.signature(stream.manifest(version, MOM))
-    by = signing.signers(data, place.read_bytes(), keys) if place.exists() else frozenset[str]()
-    more = www / stream.signatures(version)
-    if more.exists():
-        signed = envelope.parse(more.read_bytes(), roots.RELEASE)
-        named = heads.read_release(signed)
-        if (named.digest, named.length) == (hashlib.sha256(data).hexdigest(), len(data)):
-            by |= signed.signers(keys)
-    if len(by) < role.threshold:
-        raise SignatureError(
-            f"release {version} is signed by {len(by)} release keys, root {root.number} asks for {role.threshold}",
-            "Sign it: swupd-server sign, countersign, release.",
+    if root is not None:
+        approval.check_root(root, now)
+        approval.check_head_key(root, announcer.holder.public)
+        approval.check_release(root, FolderStore(www), manifest.parse(data, MOM, version), data)
+    return announce(www, version, announcer, now, previous)
+
+
+def _latest(www: Path, stream_format: int) -> int:
+    data = FolderStore(www).read(stream.latest(stream_format), stream.MAX_LATEST)
+    if data is None:
+        raise HeadError(
+            f"the stream has no head of format {stream_format}, and no release", "Publish one, or see --format."
         )
+    return history.parse_latest(data)
 
 
-def countersigned(mom: bytes, version: int, before: bytes | None, holder: KeyHolder) -> bytes:
-    """The file with further signatures of a MoM, with one more. before: the file as it was."""
+def countersigned(mom: bytes, version: int, earlier: bytes | None, holder: KeyHolder) -> bytes:
+    """The file with further signatures of a MoM, with one more. earlier: the file as it was. Raises InvalidOption."""
+    return envelope.serialize(countersignatures(mom, version, (earlier,) if earlier else ()).signed_by(holder))
+
+
+def countersignatures(mom: bytes, version: int, files: Iterable[bytes]) -> Envelope:
+    """All further signatures of a MoM that are in some files. Raises InvalidOption where one is about another MoM."""
     named = Named(hashlib.sha256(mom).hexdigest(), len(mom))
-    fresh = Envelope(roots.RELEASE, heads.release_payload(version, named))
-    old = envelope.parse(before, roots.RELEASE) if before is not None else fresh
-    kept = old if old.payload == fresh.payload else fresh
-    return envelope.serialize(kept.signed_by(holder))
+    made = Envelope(roots.RELEASE, heads.release_payload(version, named))
+    for file in files:
+        try:
+            found = envelope.parse(file, roots.RELEASE)
+        except DocumentError as e:
+            raise InvalidOption(
+                f"the further signatures cannot be read: {e.problem}", "Give a Manifest.MoM.signed."
+            ) from e
+        if found.payload != made.payload:
+            raise InvalidOption(
+                f"the further signatures are not for this MoM of release {version}", "Let it be signed again."
+            )
+        names = {name for name, _ in found.signatures}
+        kept = tuple(pair for pair in made.signatures if pair[0] not in names)
+        made = Envelope(made.role, made.payload, (*kept, *found.signatures))
+    return made

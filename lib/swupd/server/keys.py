@@ -18,20 +18,24 @@ RELEASE_KEY, RELEASE_CERTIFICATE = "release.key", "release.pem"
 MANIFEST_KEY, MANIFEST_CERTIFICATE = "manifest.key", "manifest.pem"
 ROOT = "Swupd_Root.pem"
 ROOT_KEY, HEAD_KEY, FIRST_ROOT = "root.key", "head.key", "1.root"
+ROOT_PUBLIC, HEAD_PUBLIC = "root.pub.pem", "head.pub.pem"
 
 
 def generate(folder: Path, name: str, days: int, now: datetime.datetime) -> tuple[Path, ...]:
     """Makes a key for each role: release.*, for MoM and latest, and manifest.*, for the build, have certificates.
 
-    1.root, which names them all and is signed by root.key, belongs on devices; Swupd_Root.pem, a copy of the release
-    certificate, on those of C clients. Keys are 0600; nothing is overwritten.
-    Gives the files. Raises InvalidOption, WriteError.
+    root.* and head.* sign the root of trust and the head. 1.root, which names them all and is signed by root.key,
+    belongs on devices; Swupd_Root.pem, a copy of the release certificate, on those of C clients.
+    Keys are 0600; nothing is overwritten. Gives the files. Raises InvalidOption, WriteError.
     """
     if not name or len(name) > 64 - len(" manifests") or not name.isprintable():
         raise InvalidOption(f"{name[:80]!r} cannot name a certificate", "Give 1 to 54 printable characters.")
     if not 0 < days <= 36500:
         raise InvalidOption(f"a certificate cannot be valid for {days} days", "Give 1 to 36500.")
-    names = (RELEASE_KEY, RELEASE_CERTIFICATE, MANIFEST_KEY, MANIFEST_CERTIFICATE, ROOT, ROOT_KEY, HEAD_KEY)
+    names = (
+        RELEASE_KEY, RELEASE_CERTIFICATE, MANIFEST_KEY, MANIFEST_CERTIFICATE, ROOT, ROOT_KEY, ROOT_PUBLIC, HEAD_KEY,
+        HEAD_PUBLIC,
+    )  # fmt: skip
     places = tuple(folder / n for n in names)
     first = folder / FIRST_ROOT
     for place in (*places, first):
@@ -41,8 +45,9 @@ def generate(folder: Path, name: str, days: int, now: datetime.datetime) -> tupl
     manifests = signing.generate(f"{name} manifests", now, days)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    root, head = _key(), _key()
-    for place, data in zip(places, (*release, *manifests, release[1], root, head), strict=True):
+    (root, root_public), (head, head_public) = _pair(), _pair()
+    written = (*release, *manifests, release[1], root, root_public, head, head_public)
+    for place, data in zip(places, written, strict=True):
         _create(place, data, 0o600 if place.suffix == ".key" else 0o644)
     owners = {roots.ROOT: root, roots.HEAD: head, roots.RELEASE: release[1], roots.BUILD: manifests[1]}
     groups = {role: [publickey.from_pem(pem, role)] for role, pem in owners.items()}
@@ -52,10 +57,13 @@ def generate(folder: Path, name: str, days: int, now: datetime.datetime) -> tupl
     return (*places, first)
 
 
-def _key() -> bytes:
-    """A new Ed25519 key in PEM."""
-    return ed25519.Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+def _pair() -> tuple[bytes, bytes]:
+    """A new Ed25519 key and its public half in PEM."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    return (
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo),
     )
 
 

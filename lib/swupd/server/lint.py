@@ -10,7 +10,7 @@ from pathlib import Path
 from swupd import archive, delta, manifest, signing, stream, tree
 from swupd.errors import FolderError, SwupdError
 from swupd.manifest import FULL, MOM, Entry, Manifest
-from swupd.server import history, rules
+from swupd.server import held, history, rules, trustlint
 from swupd.server.changes import Release
 from swupd.server.history import FolderStore
 from swupd.server.rules import ERROR, WARNING, Finding
@@ -67,7 +67,11 @@ class _Linter:
                 self._take(rules.of_change(release, releases[release.mom.previous]))
             elif release.mom.previous:
                 self._say(WARNING, f"{release.version}", f"devices at {release.mom.previous} cannot update: it is gone")
-        self._heads(releases)
+        waiting = held.versions(self._store.www) & releases.keys()
+        for version in waiting:
+            self._say(WARNING, f"{version}", "is held: swupd-server release announces it, withdraw takes it away")
+        self._heads({version: release for version, release in releases.items() if version not in waiting})
+        self._take(trustlint.findings(self._store, releases, self._now))
 
     def _release(self, version: int) -> Release | None:
         place = stream.manifest(version, MOM)

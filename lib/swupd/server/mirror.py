@@ -58,7 +58,7 @@ def fetch(
     if newest is None:
         return ()
     base = past.release(newest[1])
-    past.store.read(stream.head(newest[0]), stream.MAX_HEAD)
+    _fetch_trust(past.store, newest[0], base)
     if base.mom.header(stream.LENGTHS_KEY) is not None:
         past.store.read(stream.lengths(base.version), stream.MAX_LENGTHS)
     releases = {r.version: r for r in past.before(base, max(count, 1))}
@@ -69,6 +69,16 @@ def fetch(
             releases[version] = past.release(version)
     _fetch_contents(past.store, releases.values(), crew, report)
     return tuple(sorted(releases, reverse=True))
+
+
+def _fetch_trust(store: Store, stream_format: int, base: Release) -> None:
+    """What devices with a root of trust ask for, and a publish has to hold the new release against."""
+    store.read(stream.head(stream_format), stream.MAX_HEAD)
+    for found in base.manifests.values():
+        store.read(stream.signature(stream.manifest(found.version, found.name)), stream.MAX_SIGNATURE)
+    number = 1
+    while store.read(stream.root(number), stream.MAX_ROOT) is not None:
+        number += 1
 
 
 def _fetch_contents(store: Store, releases: Iterable[Release], crew: Crew, report: Report) -> None:

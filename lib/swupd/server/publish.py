@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swupd import signing, stream
+from swupd import heads, roots, signing, stream
 from swupd.errors import InvalidOption, SignatureError
-from swupd.server import announcing, assembly, bundles, changes, history, rootfile, rootfs, writer
+from swupd.roots import Root
+from swupd.server import announcing, approval, assembly, bundles, changes, held, history, rootfile, rootfs, writer
 from swupd.server.announcing import Announcer
 from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
@@ -86,15 +87,23 @@ class _Start:
         return self.base is not None and self.base.mom.format < stream_format
 
 
+@dataclass(frozen=True)
+class _Trust:
+    """What devices with a root believe: the newest root, and the head before."""
+
+    root: Root | None
+    head: heads.Head | None
+
+
 def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Published:
     """Publishes a release, and the interim one before it at a change of format. Raises SwupdError."""
     bundles.check(job.specs)
     _check_signers(job, now, report)
-    _check_trust(job)
     with writer.locked(job.www), ExitStack() as stack:
         past = Trusted(job.previous or FolderStore(job.www), (job.trust, now) if job.trust is not None else None)
         start = _start(job, past)
         interim_version = _interim_version(job, start)
+        trust = _trust(job, interim_version or job.version, now)
         older = _older(job, past, start, report)
         source = rootfs.scan(job.rootfs, job.exclude, job.xattrs, report)
         rootfs.check_identity(source, job.version, job.format, report)
@@ -105,6 +114,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         staging = stack.enter_context(Staging(job.www, job.version))
         digests = assembly.take_in(crew, report, source, contents, kept, staging)
         release = changes.following(start.base, edition, job.specs, contents, digests)
+        _check_bundles(job, trust.root, past, release)
         last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer)
         drafts = [last]
         if interim_version is not None and start.base is not None:
@@ -113,7 +123,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         if start.bumps(job.format):
             drafts[-1] = replace(last, older=())
         made = [assembly.assemble(draft, crew, report) for draft in drafts]
-        _commit(job, drafts, now)
+        _commit(job, drafts, now, trust.head)
         return replace(made[-1], interim=made[0] if len(made) > 1 else None)
 
 
@@ -167,7 +177,8 @@ def _check_version(job: Job, head: Head) -> None:
 
 def _refuse_lost_latest(job: Job) -> None:
     """Without `latest` a folder of the version could be a release that devices have."""
-    others = [p.name for p in job.www.iterdir() if p.name.isdigit() and p.name != str(job.version)]
+    known = {str(job.version), *map(str, held.versions(job.www))}
+    others = [p.name for p in job.www.iterdir() if p.name.isdigit() and p.name not in known]
     if others and job.previous is None:
         raise InvalidOption(
             f"{job.www} holds release {max(others, key=int)}, but no {stream.latest(job.format)} names a release",
@@ -258,35 +269,70 @@ def _emptied(base: Release, name: str) -> BundleSpec:
     return BundleSpec(name, includes=tuple(i for i in old.includes if i in base.manifests))
 
 
-def _check_trust(job: Job) -> None:
-    """Raises where devices with a root of trust would refuse the release, or not see it."""
-    if job.root_file is not None:
-        rootfile.bring(job.www, job.root_file)
+def _trust(job: Job, version: int, now: datetime.datetime) -> _Trust:
+    """Raises where devices with a root of trust would refuse the release, or not see it. version: the first made."""
+    found = _Trust(rootfile.coming(job.www, job.root_file), announcing.before(job.www, job.format, job.previous))
+    if found.root is not None:
+        approval.check_root(found.root, now)
+        _check_keys(job, found.root)
+    if job.announcer is not None:
+        announcing.minimum(job.announcer, found.head, version)
+    elif not job.without_head and not job.hold:
+        announcing.refuse_headless(found.head, found.root is not None)
+    return found
+
+
+def _check_keys(job: Job, root: Root) -> None:
+    release, build = (signing.public(s) if s is not None else None for s in (job.signer, job.manifest_signer))
+    if job.announcer is not None:
+        approval.check_head_key(root, job.announcer.holder.public)
     if not job.hold:
-        announcing.check(job.www, job.announcer, job.signer, job.manifest_signer)
-    if job.announcer is not None or job.without_head or job.hold:
+        approval.check_release_key(root, release)
+        approval.check_build_key(root, build, (spec.name for spec in job.specs))
         return
-    if announcing.last(job.previous or FolderStore(job.www), job.format) is not None:
-        raise InvalidOption(
-            "the stream has a head, and no key was given to sign the new one: devices would not see the release",
-            "Give --head-key, or --without-head.",
-        )
+    # What is missing can still be signed; what is wrong is wrong.
+    for role, key in ((roots.RELEASE, release), (roots.BUILD, build)):
+        if key is not None:
+            approval.check_key(root, role, key)
 
 
-def _commit(job: Job, drafts: Sequence[Draft], now: datetime.datetime) -> None:
-    """Renames the releases to their places, then points to them; the newest `latest`, and the heads, come last."""
+def _check_bundles(job: Job, root: Root | None, past: Trusted, release: Release) -> None:
+    """Raises where devices would refuse a bundle that is as it was before, or one that others may sign."""
+    if root is None:
+        return
+    approval.check_paths(root, release.manifests.values())
+    if not job.hold:
+        kept = {m.name: m.version for m in release.manifests.values() if m.version != release.version}
+        approval.check_unchanged(root, past.store, sorted(kept.items()))
+
+
+def _commit(job: Job, drafts: Sequence[Draft], now: datetime.datetime, head: heads.Head | None) -> None:
+    """Renames the releases to their places, then points to them; the newest `latest`, and the heads, come last.
+
+    head: the one before. All that is to be signed is signed before anything is announced.
+    """
+    if job.root_file is not None:
+        rootfile.bring(job.www, job.root_file, job.previous)
     for draft in drafts:
+        if job.hold:
+            held.mark(job.www, draft.release.version)
         draft.staging.commit()
     if job.hold:
         return
+    written = [
+        announcing.prepare(job.www, draft.release.version, job.announcer, now, head)
+        for draft in drafts
+        if job.announcer is not None
+    ]
     for draft in drafts:
         version = str(draft.release.version).encode()
         if draft is drafts[-1]:
             _announce(job, stream.LATEST_VERSION, version)
         _announce(job, stream.latest(draft.release.mom.format), version)
-    if job.announcer is not None:
-        for draft in drafts:
-            announcing.announce(job.www, draft.release.version, job.announcer, now, job.previous)
+    for made, data in written:
+        writer.announce(job.www, stream.head(made.format), data)
+    for draft in drafts:
+        held.unmark(job.www, draft.release.version)
 
 
 def _announce(job: Job, name: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from swupd.errors import InvalidOption, RootError
 from swupd.publickey import KeyHolder, PublicKey
 from swupd.roots import Delegation, Role, Root
 from swupd.server import inputs, writer
+from swupd.server.history import Store
 
 MAX_DAYS = 36500
 
@@ -32,7 +33,11 @@ def make(
 
 def checked(root: Root) -> Root:
     """The root, if a device would read it. Raises RootError."""
-    return roots.parse(envelope.serialize(Envelope(roots.ROOT, roots.payload(root))))[1]
+    try:
+        return roots.parse(envelope.serialize(Envelope(roots.ROOT, roots.payload(root))))[1]
+    except RootError as e:
+        problem = e.problem.replace("the root of trust cannot be read", "no device would read such a root")
+        raise RootError(problem, "Nothing was changed. See what it says: swupd-server root show") from e
 
 
 def rotated(root: Root, expires: datetime.datetime) -> Root:
@@ -130,10 +135,16 @@ def missing(signed: Envelope, root: Root, before: Root | None) -> list[str]:
     return found
 
 
+def numbers(www: Path) -> tuple[int, ...]:
+    """The numbers of a stream's roots."""
+    names = (p.stem for p in (www / "root").glob("*.root"))
+    return tuple(sorted(int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 10))
+
+
 def newest(www: Path) -> Root | None:
     """The newest root of a stream, None if there is none. Raises RootError."""
-    numbers = [int(p.stem) for p in (www / "root").glob("*.root") if p.stem.isascii() and p.stem.isdigit()]
-    return roots.first(inputs.read(www / stream.root(max(numbers)))) if numbers else None
+    found = numbers(www)
+    return roots.first(inputs.read(www / stream.root(found[-1]))) if found else None
 
 
 def publish(www: Path, file: Path) -> Root:
@@ -143,28 +154,50 @@ def publish(www: Path, file: Path) -> Root:
     number = read(file)[1].number
     if before is not None and number <= before.number:
         raise RootError(f"the stream has root {before.number} already", "Make the next one: swupd-server root rotate")
+    if before is None and number != 1:
+        raise RootError(
+            f"the stream has no root, and this is root {number}: devices that have an older one would not find the way",
+            "Publish all of them, from 1.root on.",
+        )
     root = roots.first(data) if before is None else roots.next_after(before, data)
     writer.announce(www, stream.root(root.number), data)
     return root
 
 
-def bring(www: Path, file: Path) -> None:
-    """Puts a root into a stream that does not have it, nor a newer one. Raises RootError."""
+def coming(www: Path, file: Path | None) -> Root | None:
+    """The newest root of a stream once a file was brought there; None if there is none. Raises RootError."""
+    before = newest(www)
+    if file is None:
+        return before
+    data = inputs.read(file)
+    root = roots.first(data)
+    place = www / stream.root(root.number)
+    if place.exists() and place.read_bytes() != data:
+        raise RootError(f"the stream has another root {root.number} than {file}", "Give the one that was published.")
+    if before is not None and root.number > before.number:
+        return roots.next_after(before, data)
+    return before or root
+
+
+def bring(www: Path, file: Path, past: Store | None) -> None:
+    """Puts a root into a stream that does not have it, and those before it that only past has. Raises RootError."""
+    root = coming(www, file)
     data = inputs.read(file)
     number = roots.first(data).number
-    before = newest(www)
-    place = www / stream.root(number)
-    if before is not None and number <= before.number:
-        if place.exists() and place.read_bytes() != data:
-            raise RootError(f"the stream has another root {number} than {file}", "Give the one that was published.")
+    if root is None or root.number > number or (www / stream.root(number)).exists():
         return
-    www.mkdir(parents=True, exist_ok=True)
-    publish(www, file)
+    for older in range(1, number):
+        name = stream.root(older)
+        found = past.read(name, stream.MAX_ROOT) if past is not None and not (www / name).exists() else None
+        if found is not None:
+            writer.announce(www, name, found)
+    writer.announce(www, stream.root(number), data)
 
 
-def describe(signed: Envelope, root: Root) -> list[str]:
+def describe(signed: Envelope, root: Root, now: datetime.datetime) -> list[str]:
     """What a root says, for people."""
-    lines = [f"Root {root.number}, good until {root.expires:%Y-%m-%d %H:%M} UTC"]
+    over = ", which is over: devices refuse it" if now >= root.expires else ""
+    lines = [f"Root {root.number}, good until {root.expires:%Y-%m-%d %H:%M} UTC{over}"]
     by = signed.signers(root.keys)
     for name, role in sorted(root.roles.items()):
         lines.append(f"{name}: {role.threshold} of {len(role.keys)}")

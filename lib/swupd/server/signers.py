@@ -62,8 +62,9 @@ def signer(key: str | None, command: str | None, certificate: str | None, what: 
     if not key and not command and not certificate:
         return None
     if not certificate or not (key or command):
-        missing = "its certificate" if not certificate else f"--{what}"
-        raise InvalidOption(f"{missing} is missing", f"Give both --{what} and its certificate, or neither.")
+        other = "certificate" if what == "signing-key" else f"{what.removesuffix('-key')}-certificate"
+        missing = other if not certificate else what
+        raise InvalidOption(f"--{missing} is missing", f"Give both --{what} and --{other}, or neither.")
     if command:
         pem = inputs.read(certificate)
         return signing.held(by_command(command, publickey.from_pem(pem, certificate)), pem)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from swupd import archive, publickey, roots, signing, stream
+from swupd import manifest, publickey, roots, signing, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM
 from swupd.publickey import PublicKey
 from swupd.roots import Delegation, Role
-from swupd.server import announcing, inputs, rootfile, signers, writer
+from swupd.server import announcing, inputs, releasing, rootfile, signers, writer
 from swupd.server.announcing import Announcer
-from swupd.server.history import FolderStore, Trusted
+from swupd.server.releasing import Signatures
 
 Run = Callable[[argparse.Namespace, datetime.datetime], Iterable[str]]
 _DAYS = "3650"
+_LATEST = re.compile(rb"[0-9]{1,10}\n?")
 
 
 def add_head_options(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +64,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     renew.set_defaults(lines=_renew)
     sign = commands.add_parser("sign", help="sign files on a machine that holds the key")
     sign.add_argument("files", metavar="FILE", type=Path, nargs="+", help="Manifest.MoM, Manifest.<bundle>, latest")
+    sign.add_argument("--any", action="store_true", help="sign whatever it is")
     add_signer_options(sign)
     sign.set_defaults(lines=_sign)
     counter = commands.add_parser("countersign", help="add the signature of another release key to a MoM")
     counter.add_argument("file", metavar="MANIFEST.MOM", type=Path, help="the release's Manifest.MoM")
-    counter.add_argument("--version", metavar="N", required=True, help="the release's version")
+    counter.add_argument("--version", metavar="N", help="the release's version, if it is to be checked")
     counter.add_argument("--output", metavar="FILE", type=Path, required=True, help="Manifest.MoM.signed, new or begun")
     _add_holder(counter)
     counter.set_defaults(lines=_countersign)
@@ -74,7 +78,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     release.add_argument("--version", metavar="N", required=True, help="the release")
     release.add_argument("--signature", metavar="FILE", type=Path, help="Manifest.MoM.sig that was made elsewhere")
     release.add_argument("--latest-signature", metavar="FILE", type=Path, help="signature of the version's digits")
-    release.add_argument("--also", metavar="FILE", type=Path, help="Manifest.MoM.signed, of further release keys")
+    release.add_argument(
+        "--also", metavar="FILE", type=Path, nargs="+", default=[], help="Manifest.MoM.signed, of further release keys"
+    )
+    release.add_argument("--without-head", action="store_true", help="as for publish")
     release.add_argument("--unsigned", action="store_true", help="announce it though it is not signed")
     add_signer_options(release)
     add_head_options(release)
@@ -246,13 +253,13 @@ def _holder(arguments: argparse.Namespace) -> publickey.KeyHolder:
     return found
 
 
-def _show(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:
-    return rootfile.describe(*rootfile.read(arguments.file))
+def _show(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[str]:
+    return rootfile.describe(*rootfile.read(arguments.file), now)
 
 
 def _publish_root(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:
-    arguments.www.mkdir(parents=True, exist_ok=True)
-    root = rootfile.publish(arguments.www, arguments.file)
+    with writer.locked(arguments.www):
+        root = rootfile.publish(arguments.www, arguments.file)
     return [f"Root {root.number} is published."]
 
 
@@ -272,58 +279,41 @@ def _sign(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:
     lines = []
     for file in arguments.files:
         data = inputs.read(file)
-        if not data.startswith(b"MANIFEST\t") and not data.strip().isdigit():
-            raise InvalidOption(f"{file} is neither a manifest nor a latest file", "Sign nothing that you do not know.")
+        if not arguments.any and not data.startswith(b"MANIFEST\t") and not _LATEST.fullmatch(data):
+            raise InvalidOption(
+                f"{file} is neither a manifest nor a latest file", "Sign nothing that you do not know; or give --any."
+            )
         place = file.with_name(f"{file.name}.sig")
         writer.put(place, [signing.sign(data, who)])
-        lines.append(f"Wrote {place}.")
+        lines.append(
+            f"Wrote {place}, the signature of {len(data)} bytes of SHA-256 {hashlib.sha256(data).hexdigest()}."
+        )
     return lines
 
 
 def _countersign(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:
     mom = inputs.read(arguments.file)
-    version = stream.version(arguments.version)
+    expected = stream.version(arguments.version) if arguments.version else None
+    version = manifest.parse(mom, MOM, expected).version
     before = inputs.read(arguments.output) if arguments.output.exists() else None
     writer.put(arguments.output, [announcing.countersigned(mom, version, before, _holder(arguments))])
-    return [f"Wrote {arguments.output}: it goes to {stream.signatures(version)} in the stream."]
+    return [
+        f"Wrote {arguments.output}, for release {version}, MoM of SHA-256 {hashlib.sha256(mom).hexdigest()}.",
+        f"Give it to: swupd-server release --version {version} --also {arguments.output}",
+    ]
 
 
 def _release(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[str]:
-    www, version = arguments.www, stream.version(arguments.version)
-    who, head = signer(arguments), announcer(arguments)
-    with writer.locked(www):
-        mom = Trusted(FolderStore(www)).mom(version)
-        data = inputs.read(www / stream.manifest(version, MOM))
-        signature = inputs.read(arguments.signature) if arguments.signature else None
-        if who is not None and signature is None:
-            signature = signing.sign(data, who)
-        if signature is None and not arguments.unsigned:
-            raise InvalidOption("nobody has signed the release", "Give --signature or --signing-key, or --unsigned.")
-        digits = str(version).encode()
-        latest = inputs.read(arguments.latest_signature) if arguments.latest_signature else None
-        if who is not None and latest is None:
-            latest = signing.sign(digits, who)
-        announcing.check(www, head, who, None, build=False)
-        _refuse_headless(www, mom.format, head)
-        announcing.refuse_old(www, mom.format, version)
-        if arguments.also:
-            writer.put(www / stream.signatures(version), [inputs.read(arguments.also)])
-        if signature is not None:
-            name = stream.manifest(version, MOM)
-            packed = archive.manifest_tar(f"Manifest.{MOM}", data, [(f"Manifest.{MOM}.sig", signature)])
-            writer.put(www / stream.signature(name), [signature])
-            announcing.check_release(www, version)
-            writer.put(www / stream.manifest_tar(version, MOM), [packed])
-        for name in (stream.LATEST_VERSION, stream.latest(mom.format)):
-            writer.announce(www, stream.signature(name), latest)
-            writer.announce(www, name, digits)
-        if head is not None:
-            announcing.announce(www, version, head, now)
+    version = stream.version(arguments.version)
+    given = Signatures(
+        _given(arguments.signature), _given(arguments.latest_signature), tuple(map(inputs.read, arguments.also))
+    )
+    releasing.release(
+        arguments.www, version, signer(arguments), announcer(arguments), given, now, arguments.unsigned,
+        arguments.without_head,
+    )  # fmt: skip
     return [f"Release {version} is announced."]
 
 
-def _refuse_headless(www: Path, stream_format: int, head: Announcer | None) -> None:
-    if head is None and announcing.last(FolderStore(www), stream_format) is not None:
-        raise InvalidOption(
-            "the stream has a head, and no key was given to sign a new one", "Give --head-key or --head-signer."
-        )
+def _given(file: Path | None) -> bytes | None:
+    return inputs.read(file) if file is not None else None

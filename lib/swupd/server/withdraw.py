@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from swupd import signing, stream
 from swupd.errors import InvalidOption
+from swupd.heads import Head
 from swupd.manifest import MOM, Manifest
-from swupd.server import announcing, history, writer
+from swupd.server import announcing, approval, held, history, rootfile, writer
 from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 
@@ -34,31 +36,49 @@ def withdraw(
     with writer.locked(www):
         past = Trusted(FolderStore(www))
         mom = past.mom(version)
-        newest = history.head(past.store, mom.format).newest
-        if newest is not None and newest[0] == mom.format:
-            if newest[1] > version:
-                raise InvalidOption(
-                    f"release {version} is not the newest: {newest[1]} builds on it", "Withdraw that one first."
-                )
-            head = announcing.last(FolderStore(www), mom.format)
-            if head is not None and head.version == version and announcer is None:
-                raise InvalidOption(
-                    f"the head names release {version}, and no key was given to sign one for {mom.previous}",
-                    "Give --head-key.",
-                )
-            if newest[1] == version:
-                if head is not None and announcer is not None and head.version == version:
-                    _head_back(www, mom, announcer, now)
-                _point_back(www, past, mom.format, mom.previous, signer)
+        if version not in held.versions(www):
+            _unannounce(www, past, mom, signer, announcer, now)
         with writer.writing(www):
             shutil.rmtree(www / str(version))
+        held.unmark(www, version)
     return True
 
 
-def _head_back(www: Path, mom: Manifest, announcer: Announcer, now: datetime.datetime) -> None:
+def _unannounce(
+    www: Path,
+    past: Trusted,
+    mom: Manifest,
+    signer: signing.Signer | None,
+    announcer: Announcer | None,
+    now: datetime.datetime,
+) -> None:
+    newest = history.head(past.store, mom.format).newest
+    if newest is None or newest[0] != mom.format or newest[1] < mom.version:
+        return
+    if newest[1] > mom.version:
+        raise InvalidOption(
+            f"release {mom.version} is not the newest: {newest[1]} builds on it", "Withdraw that one first."
+        )
+    head = announcing.last(past.store, mom.format)
+    if head is not None and head.version == mom.version:
+        if announcer is None:
+            raise InvalidOption(
+                f"the head names release {mom.version}, and no key was given to sign one for {mom.previous}",
+                "Give --head-key.",
+            )
+        root = rootfile.newest(www)
+        if root is not None:
+            approval.check_head_key(root, announcer.holder.public)
+        _head_back(www, mom, head, announcer, now)
+    _point_back(www, past, mom.format, mom.previous, signer)
+
+
+def _head_back(www: Path, mom: Manifest, head: Head, announcer: Announcer, now: datetime.datetime) -> None:
     before = www / stream.manifest(mom.previous, MOM)
     if mom.previous and before.exists() and Trusted(FolderStore(www)).mom(mom.previous).format == mom.format:
-        announcing.announce(www, mom.previous, announcer, now)
+        # What is withdrawn may have been the oldest that was still allowed.
+        minimum = announcer.minimum or min(head.minimum, mom.previous)
+        announcing.announce(www, mom.previous, replace(announcer, minimum=minimum), now, head)
     else:
         writer.announce(www, stream.head(mom.format), None)
 
