@@ -65,7 +65,7 @@ def load_trust(pem: bytes, now: datetime.datetime) -> Trust:
 
 @contextlib.contextmanager
 def _reading(problem: str) -> Iterator[None]:
-    """asn1crypto and cryptography read lazily and raise whatever they stumble over: here it becomes a SignatureError."""
+    """asn1crypto and cryptography read lazily and raise whatever they stumble over; it becomes a SignatureError."""
     try:
         yield
     except SignatureError:
