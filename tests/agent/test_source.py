@@ -246,6 +246,26 @@ def test_a_trickle_is_given_up(transport: Transport, waits: Waits) -> None:
     assert waits.slept == [10.0]
 
 
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "1e3", "x"])
+def test_a_length_that_is_no_number_is_none(transport: Transport, tmp_path: Path, length: str) -> None:
+    def odd(request: Handler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % length.encode("latin-1"))
+        request.wfile.write(DATA if request.command == "GET" else b"")
+        request.close_connection = True
+
+    with server(odd) as told:
+        source = Source(told.url, transport)
+        assert source.size("x") is None
+        assert source.read("x", LIMIT) == DATA
+        assert source.download("x", tmp_path / "part", LIMIT, nobody)
+
+
+def test_a_wait_that_is_no_number_is_none(transport: Transport, waits: Waits) -> None:
+    with server(says(503, Retry_After="²"), serves(DATA)) as told:
+        assert Source(told.url, transport).read("x", LIMIT) == DATA
+    assert waits.slept == [10.0]
+
+
 def redirects(to: str, status: int = 302) -> Answer:
     return says(status, Location=to)
 

@@ -128,8 +128,7 @@ class Source:
             )
         except Exception:  # a size is only asked for in order to show it
             return None
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if answer.status_code == 200 and length.isdigit() else None
+        return _length(answer) if answer.status_code == 200 else None
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         delay = self._transport.retry_delay
@@ -196,8 +195,8 @@ class Source:
                     DownloadError(f"{url} arrives too slowly to be believed", "Try another mirror, or again later.")
                 )
             yield chunk
-        length = answer.headers.get("Content-Length", "")
-        if length.isdigit() and total != int(length):
+        length = _length(answer)
+        if length is not None and total != length:
             raise _Temporary(
                 DownloadError(f"{url} was cut off after {total} of {length} bytes", "Run the command again to resume.")
             )
@@ -244,6 +243,12 @@ def _new_session(transport: Transport) -> requests.Session:
     return session
 
 
+def _length(answer: requests.Response) -> int | None:
+    """How long a body is said to be; None where that is no number."""
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
     for chunk in chunks:
         limit -= len(chunk)
@@ -267,7 +272,7 @@ def _check_status(url: str, answer: requests.Response) -> None:
     if status in _NO_RETRY:
         raise error
     wait = answer.headers.get("Retry-After", "")
-    raise _Temporary(error, float(wait) if wait.isdigit() and len(wait) < 6 else None)
+    raise _Temporary(error, float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None)
 
 
 @contextlib.contextmanager
