@@ -266,6 +266,14 @@ def test_a_wait_that_is_no_number_is_none(transport: Transport, waits: Waits) ->
     assert waits.slept == [10.0]
 
 
+def test_a_file_without_a_beginning_is_no_download(transport: Transport, tmp_path: Path) -> None:
+    with server(says(416)) as told:
+        with pytest.raises(DownloadError, match="no beginning"):
+            Source(told.url, transport).download("x", tmp_path / "part", LIMIT, nobody)
+        (tmp_path / "part").write_bytes(DATA)
+        assert Source(told.url, transport).download("x", tmp_path / "part", LIMIT, nobody)
+
+
 def redirects(to: str, status: int = 302) -> Answer:
     return says(status, Location=to)
 

@@ -96,6 +96,8 @@ class Source:
             with self._open(name, have) as (status, chunks):
                 if status == 404:
                     return False
+                if status == 416 and not have:
+                    raise DownloadError(f"the server says that {name} has no beginning", "Use another mirror.")
                 if status == 416:
                     return True
                 resumed = status == 206
