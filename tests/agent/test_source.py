@@ -284,6 +284,22 @@ def test_a_redirect_is_followed(transport: Transport) -> None:
     assert told.requests[1][1] == "/other"
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_of_a_redirect_is_not_read(transport: Transport, chunked: bool) -> None:
+    sent = []
+
+    def endless(request: Handler) -> None:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {2**40}"
+        request.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: /other\r\n{length}\r\n\r\n".encode())
+        while len(sent) < 2000:
+            request.wfile.write(b"10000\r\n" + bytes(65536) + b"\r\n" if chunked else bytes(65536))
+            sent.append(65536)
+
+    with server(endless, serves(DATA)) as told:
+        assert Source(told.url, transport).read("x", LIMIT) == DATA
+    assert len(sent) < 1000
+
+
 @pytest.mark.parametrize("to", ["/x", "file:///etc/passwd", "gopher://x", "http://", "//", "/a\x0bb", "http://[::bad"])
 def test_redirects_in_a_loop_or_to_nowhere_are_errors(transport: Transport, to: str) -> None:
     with server(redirects(to)) as told, pytest.raises((DownloadError, ServerUnreachable)):

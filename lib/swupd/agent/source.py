@@ -240,9 +240,16 @@ def _new_session(transport: Transport) -> requests.Session:
     session.mount("https://", Pinned())
     session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 5
+    session.hooks["response"].append(_without_body)
     if transport.client_certificate is not None:
         session.cert = str(transport.client_certificate)
     return session
+
+
+def _without_body(answer: requests.Response, **_: object) -> None:
+    """Hangs up on a redirect: requests would read its body into memory, however much comes and however slowly."""
+    if answer.is_redirect:
+        answer.raw.close()
 
 
 def _length(answer: requests.Response) -> int | None:
