@@ -249,6 +249,13 @@ def test_a_negative_size_does_not_loop() -> None:
         read(bytes(block) * 3 + bytes(1024))
 
 
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1])
+def test_a_member_that_is_passed_over_cannot_be_larger_than_its_archive(size: int) -> None:
+    tar = info("x", size=size).tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    with pytest.raises(ArchiveError, match="cut off"):
+        list(archive.members(io.BytesIO(tar), 2**40))
+
+
 def test_a_chain_of_headers_without_end_is_refused() -> None:
     one = archive.header("x" * 101, file(b""))[:1024]
     with pytest.raises(ArchiveError):

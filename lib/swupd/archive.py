@@ -38,6 +38,7 @@ _END = bytes(2 * _BLOCK)
 _TYPES = {"F": tarfile.REGTYPE, "D": tarfile.DIRTYPE, "L": tarfile.SYMTYPE}
 _MEMORY_LIMIT = 160 * MIB
 _MAX_RECORDS = MIB
+_MAX_READS_BEHIND = 4
 _RECORD_TYPES = frozenset(
     {
         tarfile.XHDTYPE,
@@ -304,6 +305,7 @@ class Decompressed(io.RawIOBase):
     def __init__(self, source: BinaryIO, limit: int) -> None:
         self._source = source
         self._left = limit
+        self._reads_behind = 0
         self._waiting = source.read(65536)
         self._make = next((make for magic, make in _MAGICS if self._waiting.startswith(magic)), None)
         self._inflater = self._make() if self._make is not None else None
@@ -316,6 +318,11 @@ class Decompressed(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise ArchiveError("the archive unpacks to more than is allowed")
+        if not data:
+            # tarfile skips a member by reading what its header promises, 2**62 bytes behind the end too.
+            self._reads_behind += 1
+            if self._reads_behind > _MAX_READS_BEHIND:
+                raise ArchiveError("the archive is cut off")
         buffer[: len(data)] = data
         return len(data)
 
