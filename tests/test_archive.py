@@ -197,6 +197,18 @@ def test_an_empty_link_is_refused() -> None:
         read(plain((info("x", tarfile.SYMTYPE), b"")))
 
 
+@pytest.mark.parametrize("target", ["a\0b", "x" * 4096])
+def test_a_link_that_no_file_system_can_have_is_refused(target: str) -> None:
+    link = info("x", tarfile.SYMTYPE, linkname="a", pax_headers={"linkpath": target})
+    with pytest.raises(ArchiveError, match="NUL|too long"):
+        read(plain((link, b"")))
+
+
+def test_an_attribute_with_nul_in_its_name_is_refused() -> None:
+    with pytest.raises(ArchiveError, match="NUL"):
+        read(plain((info(pax_headers={"SCHILY.xattr.user.a\0b": "x"}), b"")))
+
+
 @pytest.mark.parametrize("how", COMPRESSIONS)
 @pytest.mark.parametrize("data", [b"", b"<html>" * 200, bytes(20_000)])
 def test_what_is_no_tar_is_refused_or_empty(how: str, data: bytes) -> None:

@@ -39,6 +39,7 @@ _TYPES = {"F": tarfile.REGTYPE, "D": tarfile.DIRTYPE, "L": tarfile.SYMTYPE}
 _MEMORY_LIMIT = 160 * MIB
 _MAX_RECORDS = MIB
 _MAX_READS_BEHIND = 4
+_MAX_TARGET = 4095
 _RECORD_TYPES = frozenset(
     {
         tarfile.XHDTYPE,
@@ -382,6 +383,11 @@ def _node(info: tarfile.TarInfo) -> Node:
     kind = "F" if info.isreg() and not info.issparse() else "D" if info.isdir() else "L" if info.issym() else ""
     if not kind or (kind == "L" and not info.linkname):
         raise ArchiveError(f"the archive holds {info.name[:100]!r}, which is no file, folder or symlink")
+    xattrs = _xattrs(info.pax_headers)
+    if any("\0" in text for text in (info.linkname, *(key for key, _ in xattrs))):
+        raise ArchiveError(f"the archive holds {info.name[:100]!r} with a NUL in a link or in the name of an attribute")
+    if len(paths.encode(info.linkname)) > _MAX_TARGET:
+        raise ArchiveError(f"the archive holds {info.name[:100]!r}, a link to a path that is too long")
     types = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
     mode = 0o777 if kind == "L" else info.mode & 0o7777
     return Node(
@@ -392,7 +398,7 @@ def _node(info: tarfile.TarInfo) -> Node:
         gid=info.gid,
         size=info.size if kind == "F" else 0,
         target=info.linkname if kind == "L" else "",
-        xattrs=_xattrs(info.pax_headers),
+        xattrs=xattrs,
     )
 
 
