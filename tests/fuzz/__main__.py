@@ -28,7 +28,9 @@ def main() -> int:
         print(f"seed {options.seed}", flush=True)
         failed = 0
         for target in targets:
-            tally = oracle.run(target, found, scratch, options.seed, Bounds(options.seconds, options.count))
+            tally = oracle.run(
+                target, found, scratch, options.seed, Bounds(options.seconds, options.count), options.built
+            )
             print(tally.sentence(), flush=True)
             for failure in tally.distinct:
                 failed += 1
@@ -42,6 +44,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz", description="Feeds damaged inputs to all that reads foreign bytes.")
     parser.add_argument("--seconds", type=float, default=10, help="for each target (default: 10)")
     parser.add_argument("--count", type=int, default=2**62, help="at most so many inputs for each target")
+    parser.add_argument("--built", type=int, default=200, help="inputs that hypothesis builds (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="where chance begins (default: 0)")
     parser.add_argument(
         "--target", action="append", choices=[t.name for t in TARGETS], help="only this one; repeatable"

@@ -25,11 +25,11 @@ from swupd.errors import SwupdError
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import mutate
-from tests.fuzz.targets import Place, Target
+from tests.fuzz.targets import Parse, Place, Target
 
 MEMORY = 768 << 20
 """Bytes of address space that a worker may add to what it has when it begins."""
-SECONDS = 5
+SECONDS = 5.0
 """Of processor time for one input, and ten times as much of waiting."""
 _COUNTS = struct.Struct("<QQQ")
 
@@ -100,10 +100,10 @@ class Inputs:
         return mutate(chance.choice(bases), chance, self._bases, self._target.text)
 
 
-def run(target: Target, found: Corpus, scratch: Path, seed: int, bounds: Bounds) -> Tally:
-    """Tries a target."""
+def run(target: Target, found: Corpus, scratch: Path, seed: int, bounds: Bounds, built: int = 200) -> Tally:
+    """Tries a target; built: how many of the inputs hypothesis builds."""
     tally = Tally(target.name)
-    inputs = Inputs(target, found, seed)
+    inputs = Inputs(target, found, seed, built)
     shared = mmap.mmap(-1, _COUNTS.size)
     before = _print(found.base)
     end = time.monotonic() + bounds.seconds
@@ -195,24 +195,28 @@ def _try_all(
         data = inputs[number]
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, 10 * SECONDS)
-        why = ""
-        try:
-            parse(data)
-            accepted += 1
-        except SwupdError as e:
-            refused += 1
-            why = _silent(e)
-        except BaseException as e:
-            why = _where(e)
-        if _print(scratch, place.own) != outside:
-            why = why or "something outside the target's own folder changed"
+        taken, why = _judge(parse, data)
+        now = _print(scratch, place.own)
+        if now != outside:
+            why, outside = why or "something outside the target's own folder changed", now
         if why:
             os.write(writer, json.dumps([number, why]).encode() + b"\n")
-            if why.startswith("an error"):
-                refused -= 1
-            elif why.startswith("something"):
-                accepted -= 1
+        elif taken:
+            accepted += 1
+        else:
+            refused += 1
     shared[:] = _COUNTS.pack(stop - 1 if time.monotonic() <= end else number, accepted, refused)
+
+
+def _judge(parse: Parse, data: bytes) -> tuple[bool, str]:
+    """Whether an input was taken, and why that is a failure, if it is one."""
+    try:
+        parse(data)
+    except SwupdError as e:
+        return False, _silent(e)
+    except BaseException as e:
+        return False, _where(e)
+    return True, ""
 
 
 def _silent(error: SwupdError) -> str:
