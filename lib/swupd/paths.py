@@ -65,8 +65,8 @@ def decode(raw: bytes) -> str:
 def problem(path: str) -> str | None:
     """Why a path cannot be part of a stream, or None when it can.
 
-    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes, and not in a
-    folder in which the agent keeps the objects of a change (.swupd).
+    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes and 255 in each
+    part, and not in a folder in which the agent keeps the objects of a change (.swupd).
     """
     if not path.startswith("/"):
         return "it does not begin with /"
@@ -74,6 +74,8 @@ def problem(path: str) -> str | None:
         return "it holds a control character (NUL, newline or TAB)"
     if len(path) > 4096 or len(encode(path)) > 4096:
         return "it is longer than 4096 bytes"
+    if (len(path) > 255 or not path.isascii()) and max(map(len, encode(path).split(b"/"))) > 255:
+        return "a name in it is longer than 255 bytes"
     if is_reserved(path):
         return f"{RESERVED} is the agent's own folder"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
