@@ -122,7 +122,12 @@ class Catalog:
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
         data = self._by_delta(entry, base.entry(name) if base is not None else None) or self._whole(entry)
-        found = trust.bundle(data, entry)
+        try:
+            found = trust.bundle(data, entry)
+        except (HashMismatch, ManifestError):
+            # The release may have been mended and signed anew since its MoM was kept.
+            self._forget(mom.version, manifest.MOM)
+            raise
         self._keep(entry.version, name, data)
         return found
 
@@ -164,6 +169,10 @@ class Catalog:
         if self.state is None:
             return None
         return self.state.read_cached(self.state.layout.manifest(version, name), stream.MAX_MANIFEST)
+
+    def _forget(self, version: int, name: str) -> None:
+        if self.state is not None:
+            self.state.layout.manifest(version, name).unlink(missing_ok=True)
 
     def _keep(self, version: int, name: str, data: bytes) -> None:
         if self.state is not None:
