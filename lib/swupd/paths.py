@@ -72,15 +72,19 @@ def problem(path: str) -> str | None:
         return "it does not begin with /"
     if "\0" in path or "\n" in path or "\t" in path:
         return "it holds a control character (NUL, newline or TAB)"
-    if len(path) > 4096 or len(encode(path)) > 4096:
-        return "it is longer than 4096 bytes"
-    if (len(path) > 255 or not path.isascii()) and max(map(len, encode(path).split(b"/"))) > 255:
-        return "a name in it is longer than 255 bytes"
+    if (len(path) > 255 or not path.isascii()) and (why := _excess(encode(path))) is not None:
+        return why
     if is_reserved(path):
         return f"{RESERVED} is the agent's own folder"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
         return "it has an empty part, a . or a .."
     return None
+
+
+def _excess(raw: bytes) -> str | None:
+    if len(raw) > 4096:
+        return "it is longer than 4096 bytes"
+    return "a name in it is longer than 255 bytes" if max(map(len, raw.split(b"/"))) > 255 else None
 
 
 def is_reserved(path: str) -> bool:
