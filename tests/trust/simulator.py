@@ -129,7 +129,7 @@ class Simulator:
         tree = {**files(version), **more.pop("files", {})}
         builders.release(
             self.base, version, tree, content, signer=self.keys.release, manifest_signer=self.keys.build,
-            previous_versions=2 if version > 10 else 0, product=product, **more,
+            previous_versions=2 if version > 10 else 0, product=product, without_head=True, **more,
         )  # fmt: skip
         self.put_head(self.head(version))
 
