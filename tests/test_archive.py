@@ -197,6 +197,18 @@ def test_an_empty_link_is_refused() -> None:
         read(plain((info("x", tarfile.SYMTYPE), b"")))
 
 
+@pytest.mark.parametrize("target", ["a\0b", "x" * 4096])
+def test_a_link_that_no_file_system_can_have_is_refused(target: str) -> None:
+    link = info("x", tarfile.SYMTYPE, linkname="a", pax_headers={"linkpath": target})
+    with pytest.raises(ArchiveError, match=r"NUL|too long"):
+        read(plain((link, b"")))
+
+
+def test_an_attribute_with_nul_in_its_name_is_refused() -> None:
+    with pytest.raises(ArchiveError, match="NUL"):
+        read(plain((info(pax_headers={"SCHILY.xattr.user.a\0b": "x"}), b"")))
+
+
 @pytest.mark.parametrize("how", COMPRESSIONS)
 @pytest.mark.parametrize("data", [b"", b"<html>" * 200, bytes(20_000)])
 def test_what_is_no_tar_is_refused_or_empty(how: str, data: bytes) -> None:
@@ -247,6 +259,13 @@ def test_a_negative_size_does_not_loop() -> None:
     block[148:156] = b"%06o\0 " % sum(block)
     with pytest.raises(ArchiveError):
         read(bytes(block) * 3 + bytes(1024))
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1])
+def test_a_member_that_is_passed_over_cannot_be_larger_than_its_archive(size: int) -> None:
+    tar = info("x", size=size).tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    with pytest.raises(ArchiveError, match="cut off"):
+        list(archive.members(io.BytesIO(tar), 2**40))
 
 
 def test_a_chain_of_headers_without_end_is_refused() -> None:

@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 from swupd import paths
 
 
-@pytest.mark.parametrize("path", ["/usr", "/usr/bin/a b", "/ünï", "/a\udcff", "/..a", "/a..", "/...", "/" + "a" * 4095])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/usr",
+        "/usr/bin/a b",
+        "/ünï",
+        "/a\udcff",
+        "/..a",
+        "/a..",
+        "/...",
+        "/" + "a" * 255 + "/b" * 1900,
+        "/" + "ü" * 127,
+    ],
+)
 def test_ordinary_paths_are_allowed(path: str) -> None:
     assert paths.problem(path) is None
 
@@ -31,6 +44,8 @@ def test_ordinary_paths_are_allowed(path: str) -> None:
         ("/a\tb", "control"),
         ("/" + "a" * 4096, "longer"),
         ("/" + "ü" * 2048, "longer"),
+        ("/usr/" + "a" * 256, "longer than 255"),
+        ("/" + "ü" * 128 + "/a", "longer than 255"),
     ],
 )
 def test_paths_that_could_lead_astray_are_refused(path: str, why: str) -> None:

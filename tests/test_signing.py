@@ -346,6 +346,21 @@ def test_a_trust_file_must_stand_on_its_own(world: World, make: Callable[[World]
         signing.load_trust(make(world), NOW)
 
 
+@pytest.mark.parametrize("bits", [0x01, 0x55, 0x80])
+def test_a_damaged_trust_file_fails_by_its_own_error_or_is_taken(world: World, bits: int) -> None:
+    der = world.root.public_bytes(serialization.Encoding.DER)
+    why = set()
+    for at in range(len(der)):
+        damaged = der[:at] + bytes([der[at] ^ bits]) + der[at + 1 :]
+        try:
+            signing.load_trust(
+                b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(damaged), NOW
+            )
+        except SignatureError as e:
+            why.add(e.problem)
+    assert "the trust file holds a certificate that is malformed" in why
+
+
 def test_a_signer_needs_a_key_that_belongs_to_its_certificate(world: World) -> None:
     def key(private: Key) -> bytes:
         return private.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -38,6 +38,8 @@ _END = bytes(2 * _BLOCK)
 _TYPES = {"F": tarfile.REGTYPE, "D": tarfile.DIRTYPE, "L": tarfile.SYMTYPE}
 _MEMORY_LIMIT = 160 * MIB
 _MAX_RECORDS = MIB
+_MAX_READS_BEHIND = 4
+_MAX_TARGET = 4095
 _RECORD_TYPES = frozenset(
     {
         tarfile.XHDTYPE,
@@ -328,6 +330,7 @@ class Decompressed(io.RawIOBase):
     def __init__(self, source: BinaryIO, limit: int) -> None:
         self._source = source
         self._left = limit
+        self._reads_behind = 0
         self._waiting = source.read(65536)
         self._make = next((make for magic, make in _MAGICS if self._waiting.startswith(magic)), None)
         self._inflater = self._make() if self._make is not None else None
@@ -340,6 +343,11 @@ class Decompressed(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise ArchiveError("the archive unpacks to more than is allowed")
+        if not data:
+            # tarfile skips a member by reading what its header promises, 2**62 bytes behind the end too.
+            self._reads_behind += 1
+            if self._reads_behind > _MAX_READS_BEHIND:
+                raise ArchiveError("the archive is cut off")
         buffer[: len(data)] = data
         return len(data)
 
@@ -399,6 +407,11 @@ def _node(info: tarfile.TarInfo) -> Node:
     kind = "F" if info.isreg() and not info.issparse() else "D" if info.isdir() else "L" if info.issym() else ""
     if not kind or (kind == "L" and not info.linkname):
         raise ArchiveError(f"the archive holds {info.name[:100]!r}, which is no file, folder or symlink")
+    xattrs = _xattrs(info.pax_headers)
+    if any("\0" in text for text in (info.linkname, *(key for key, _ in xattrs))):
+        raise ArchiveError(f"the archive holds {info.name[:100]!r} with a NUL in a link or in the name of an attribute")
+    if len(paths.encode(info.linkname)) > _MAX_TARGET:
+        raise ArchiveError(f"the archive holds {info.name[:100]!r}, a link to a path that is too long")
     types = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
     mode = 0o777 if kind == "L" else info.mode & 0o7777
     return Node(
@@ -409,7 +422,7 @@ def _node(info: tarfile.TarInfo) -> Node:
         gid=info.gid,
         size=info.size if kind == "F" else 0,
         target=info.linkname if kind == "L" else "",
-        xattrs=_xattrs(info.pax_headers),
+        xattrs=xattrs,
     )
 
 

@@ -67,20 +67,26 @@ def decode(raw: bytes) -> str:
 def problem(path: str) -> str | None:
     """Why a path cannot be part of a stream, or None when it can.
 
-    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes, and not in a
-    folder in which the agent keeps the objects of a change (.swupd).
+    Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes and 255 in each
+    part, and not in a folder in which the agent keeps the objects of a change (.swupd).
     """
     if not path.startswith("/"):
         return "it does not begin with /"
     if "\0" in path or "\n" in path or "\t" in path:
         return "it holds a control character (NUL, newline or TAB)"
-    if len(path) > 4096 or len(encode(path)) > 4096:
-        return "it is longer than 4096 bytes"
+    if (len(path) > 255 or not path.isascii()) and (why := _excess(encode(path))) is not None:
+        return why
     if is_reserved(path):
         return f"{RESERVED} is the agent's own folder"
     if not {"", ".", ".."}.isdisjoint(path[1:].split("/")):
         return "it has an empty part, a . or a .."
     return None
+
+
+def _excess(raw: bytes) -> str | None:
+    if len(raw) > 4096:
+        return "it is longer than 4096 bytes"
+    return "a name in it is longer than 255 bytes" if max(map(len, raw.split(b"/"))) > 255 else None
 
 
 def is_reserved(path: str) -> bool:

@@ -6,8 +6,9 @@ are no signed attributes, so an RSA signature of the same bytes is the same byte
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +55,25 @@ class Trust:
 
 def load_trust(pem: bytes, now: datetime.datetime) -> Trust:
     """Reads a trust file. Raises SignatureError unless its first certificate chains to a valid root in it."""
-    trust = Trust(_certificates(pem, "the trust file"))
-    if not trust.roots:
-        raise SignatureError(
-            "the trust file holds no self-signed root certificate", "Append the root certificate to it."
-        )
-    _check_chain(trust.certificates[0], trust.certificates, trust, now)
+    with _reading("the trust file holds a certificate that is malformed"):
+        trust = Trust(_certificates(pem, "the trust file"))
+        if not trust.roots:
+            raise SignatureError(
+                "the trust file holds no self-signed root certificate", "Append the root certificate to it."
+            )
+        _check_chain(trust.certificates[0], trust.certificates, trust, now)
     return trust
+
+
+@contextlib.contextmanager
+def _reading(problem: str) -> Iterator[None]:
+    """asn1crypto and cryptography read lazily and raise whatever they stumble over; it becomes a SignatureError."""
+    try:
+        yield
+    except SignatureError:
+        raise
+    except Exception as e:
+        raise SignatureError(problem) from e
 
 
 def load_signer(key: bytes, certificate: bytes) -> Signer:
@@ -154,20 +167,17 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
 
     All signers must be right, each with a chain to a root of trust that is valid now. SHA-2 only.
     """
-    try:
+    with _reading("the signature is not a PKCS#7 structure"):
         signed, signers, given = _parse(signature)
-    except SignatureError:
-        raise
-    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
-        raise SignatureError("the signature is not a PKCS#7 structure") from e
     content = signed["encap_content_info"]["content"].native
     if content is not None and content != data:
         raise SignatureError("the signature is for other bytes")
     signer = None
     for info in signers:
-        signer = _signer_certificate(info, trust.certificates[:1] + given)
-        _check_signer(info, data, signer)
-        _check_chain(signer, given, trust, now)
+        with _reading("the signature holds a certificate that is malformed"):
+            signer = _signer_certificate(info, trust.certificates[:1] + given)
+            _check_signer(info, data, signer)
+            _check_chain(signer, given, trust, now)
     if signer is None:
         raise SignatureError("the signature has no signer")
     return signer
@@ -178,16 +188,12 @@ def signers(data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> fro
 
     Raises SignatureError for what is no PKCS#7.
     """
-    try:
+    with _reading("the signature is not a PKCS#7 structure"):
         signed, infos, _ = _parse(signature)
         content = signed["encap_content_info"]["content"].native
         if content is not None and content != data:
             return frozenset()
         covered = [(info["signature"].native, _signed_bytes(info, data)[0]) for info in infos]
-    except SignatureError:
-        raise
-    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
-        raise SignatureError("the signature is not a PKCS#7 structure") from e
     return frozenset(
         name
         for name, key in keys.items()
@@ -198,12 +204,8 @@ def signers(data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> fro
 
 def embedded(signature: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates in a signature, which may be anybody's. Raises SignatureError."""
-    try:
+    with _reading("the signature is not a PKCS#7 structure"):
         return _parse(signature)[2]
-    except SignatureError:
-        raise
-    except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
-        raise SignatureError("the signature is not a PKCS#7 structure") from e
 
 
 def _parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ...]]:

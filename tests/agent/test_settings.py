@@ -100,6 +100,7 @@ def test_names_in_another_charset_do_not_hide_the_version(tmp_path: Path) -> Non
         "VERSION_ID =10\n",
         "version_id=10\n",
         "VERSION_ID=1e3\n",
+        "VERSION_ID=" + "1" * 5000,
         "\x00" * 100,
     ],
 )
@@ -197,7 +198,7 @@ def test_formats(text: str) -> None:
     assert Settings(format=text).stream_format() == text
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "x", "1.0", "٣", "2147483648", "../1", "Staging"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "x", "1.0", "٣", "2147483648", "../1", "Staging", "1" * 5000])
 def test_what_is_no_format(text: str) -> None:
     with pytest.raises(SettingsError):
         Settings(format=text).stream_format()
@@ -269,6 +270,8 @@ def test_a_sections_options_count_for_its_command_only(configured: Path) -> None
         ("info", "format=\n", 12),
         ("info", "statedir=/usr\n", 12),
         ("info", "port=x\nurl=https://x\n", 12),
+        ("info", "port=²\nurl=https://x\n", 12),
+        ("info", f"port={'1' * 5000}\nurl=https://x\n", 12),
         ("info", "max-retries=many\n", 15),
         ("info", "assume=maybe\n", 15),
         ("update", "[update]\nversion=1e3\n", 15),

@@ -240,6 +240,34 @@ def test_a_trickle_is_given_up(transport: Transport, waits: Waits) -> None:
     assert waits.slept == [10.0]
 
 
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "1e3", "x"])
+def test_a_length_that_is_no_number_is_none(transport: Transport, tmp_path: Path, length: str) -> None:
+    def odd(request: Handler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % length.encode("latin-1"))
+        request.wfile.write(DATA if request.command == "GET" else b"")
+        request.close_connection = True
+
+    with server(odd) as told:
+        source = Source(told.url, transport)
+        assert source.size("x") is None
+        assert source.read("x", LIMIT) == DATA
+        assert source.download("x", tmp_path / "part", LIMIT, nobody)
+
+
+def test_a_wait_that_is_no_number_is_none(transport: Transport, waits: Waits) -> None:
+    with server(says(503, Retry_After="²"), serves(DATA)) as told:
+        assert Source(told.url, transport).read("x", LIMIT) == DATA
+    assert waits.slept == [10.0]
+
+
+def test_a_file_without_a_beginning_is_no_download(transport: Transport, tmp_path: Path) -> None:
+    with server(says(416)) as told:
+        with pytest.raises(DownloadError, match="no beginning"):
+            Source(told.url, transport).download("x", tmp_path / "part", LIMIT, nobody)
+        (tmp_path / "part").write_bytes(DATA)
+        assert Source(told.url, transport).download("x", tmp_path / "part", LIMIT, nobody)
+
+
 def redirects(to: str, status: int = 302) -> Answer:
     return says(status, Location=to)
 
@@ -248,6 +276,22 @@ def test_a_redirect_is_followed(transport: Transport) -> None:
     with server(redirects("/other"), serves(DATA)) as told:
         assert Source(told.url, transport).read("x", LIMIT) == DATA
     assert told.requests[1][1] == "/other"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_body_of_a_redirect_is_not_read(transport: Transport, chunked: bool) -> None:
+    sent = []
+
+    def endless(request: Handler) -> None:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {2**40}"
+        request.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: /other\r\n{length}\r\n\r\n".encode())
+        while len(sent) < 2000:
+            request.wfile.write(b"10000\r\n" + bytes(65536) + b"\r\n" if chunked else bytes(65536))
+            sent.append(65536)
+
+    with server(endless, serves(DATA)) as told:
+        assert Source(told.url, transport).read("x", LIMIT) == DATA
+    assert len(sent) < 1000
 
 
 @pytest.mark.parametrize("to", ["/x", "file:///etc/passwd", "gopher://x", "http://", "//", "/a\x0bb", "http://[::bad"])

@@ -163,7 +163,14 @@ class Catalog:
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
         tar = stream.manifest_tar(entry.version, name)
         by_delta = self._by_delta(entry, base.entry(name) if base is not None else None)
-        data, found = by_delta or verified(self.content, tar, lambda: self._whole(entry, tar, self.measure(mom, tar)))
+        try:
+            data, found = by_delta or verified(
+                self.content, tar, lambda: self._whole(entry, tar, self.measure(mom, tar))
+            )
+        except (HashMismatch, ManifestError):
+            # The release may have been mended and signed anew since its MoM was kept.
+            self._forget(mom.version, manifest.MOM)
+            raise
         if self.chain is not None:
             self.chain.check_bundle(found, entry, data)
         self._keep(entry.version, name, data)
@@ -219,6 +226,10 @@ class Catalog:
         if self.state is None:
             return None
         return self.state.read_cached(self.state.layout.manifest(version, name), stream.MAX_MANIFEST)
+
+    def _forget(self, version: int, name: str) -> None:
+        if self.state is not None:
+            self.state.layout.manifest(version, name).unlink(missing_ok=True)
 
     def _keep(self, version: int, name: str, data: bytes) -> None:
         if self.state is not None:

@@ -358,7 +358,7 @@ def _url(url: str, port: str | None) -> str:
     url = url.rstrip("/") if url else ""
     if not port or not url:
         return url
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not (port.isascii() and port.isdigit() and len(port) < 6) or not 0 < int(port) < 65536:
         raise SettingsError(f"{port[:20]!r} is no port", "Give a number from 1 to 65535.")
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")

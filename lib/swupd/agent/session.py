@@ -26,8 +26,6 @@ from swupd.agent.unpacker import Unpacks, started
 from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
 
-clock = time.time
-"""What tells the time, in Unix seconds."""
 _CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
 
 
@@ -261,6 +259,11 @@ def _trust_file(settings: Settings) -> bytes | None:
         return settings.certificate.read_bytes()
     except OSError as e:
         raise SignatureError(f"{settings.certificate} cannot be read: {e.strerror}", "Give another --certpath.") from e
+
+
+def clock() -> float:
+    """What the device's clock shows, in Unix seconds."""
+    return time.time()
 
 
 def now(settings: Settings) -> datetime.datetime:

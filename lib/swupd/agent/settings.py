@@ -84,7 +84,7 @@ class Settings:
     def stream_format(self) -> str:
         """The format, checked. Raises SettingsError where none is known."""
         text = self.format
-        if text == "staging" or (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_VERSION):
+        if text == "staging" or 0 < _number(text) <= MAX_VERSION:
             return text
         problem = f"the format {text[:40]!r} is not a number" if text else "the format of the update stream is unknown"
         raise SettingsError(problem, f"Give --format, or ship {paths.DEFAULTS}/format in the image.")
@@ -113,6 +113,11 @@ class Settings:
             )
         if "://" not in url or scheme not in {"http", "https", "file"}:
             raise SettingsError(f"{place}{url[:200]!r} is no https://, http:// or file:// URL", "Correct the URL.")
+
+
+def _number(text: str) -> int:
+    """A number of a sane length, else -1; int() itself refuses thousands of digits by an error of its own."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def read_config(files: Iterable[Path], command: str) -> dict[str, str]:
@@ -222,8 +227,8 @@ def os_release(root: Path, key: str) -> str | None:
 def current_version(root: Path) -> int:
     """The release that a tree says it is. Raises VersionUnknown."""
     text = os_release(root, "VERSION_ID")
-    if text is not None and text.isascii() and text.isdigit() and 0 <= int(text) <= MAX_VERSION:
-        return int(text)
+    if text is not None and 0 <= _number(text) <= MAX_VERSION:
+        return _number(text)
     what = "has no VERSION_ID" if text is None else f"has the VERSION_ID {text[:40]!r}, which is not a number"
     raise VersionUnknown(
         f"{below(root, paths.OS_RELEASE)} {what}, so the installed version is unknown",

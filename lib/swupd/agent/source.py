@@ -107,6 +107,8 @@ class Source:
             with self._open(name, have, limit) as (status, chunks):
                 if status == 404:
                     return False
+                if status == 416 and not have:
+                    raise DownloadError(f"the server says that {name} has no beginning", "Use another mirror.")
                 if status == 416:
                     return True
                 resumed = status == 206
@@ -144,8 +146,7 @@ class Source:
                 answer = self._session().head(url, timeout=wait, allow_redirects=True)
         except _Temporary as e:
             raise e.error from e
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if answer.status_code == 200 and length.isdigit() else None
+        return _length(answer) if answer.status_code == 200 else None
 
     def blame(self, name: str, reason: str) -> bool:
         """Whether another server may have a name right that does not verify: there is none."""
@@ -213,8 +214,8 @@ class Source:
         clock = self._transport.clock
         begin = clock()
         total = 0
-        length = answer.headers.get("Content-Length", "")
-        expected = min(limit, int(length)) if length.isdigit() else limit
+        length = _length(answer)
+        expected = limit if length is None else min(limit, length)
         deadline = max(self._transport.deadline, expected / DEADLINE_RATE)
         while chunk := answer.raw.read1(1 << 16, decode_content=False):
             total += len(chunk)
@@ -227,7 +228,7 @@ class Source:
                     DownloadError(f"{url} arrives too slowly to be believed", "Try another mirror, or again later.")
                 )
             yield chunk
-        if length.isdigit() and total != int(length):
+        if length is not None and total != length:
             raise _Temporary(
                 DownloadError(f"{url} was cut off after {total} of {length} bytes", "Run the command again to resume.")
             )
@@ -273,6 +274,7 @@ def _new_session(transport: Transport) -> requests.Session:
         session.mount(scheme, Guarded())
     session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
     session.max_redirects = 5
+    session.hooks["response"].append(_without_body)
     if transport.client_certificate is not None:
         session.cert = str(transport.client_certificate)
     return session
@@ -311,6 +313,18 @@ def _hang_up(connection: socket.socket, late: threading.Event) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
+def _without_body(answer: requests.Response, **_: object) -> None:
+    """Hangs up on a redirect: requests would read its body into memory, however much comes and however slowly."""
+    if answer.is_redirect:
+        answer.raw.close()
+
+
+def _length(answer: requests.Response) -> int | None:
+    """How long a body is said to be; None where that is no number."""
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
     for chunk in chunks:
         limit -= len(chunk)
@@ -334,7 +348,7 @@ def _check_status(url: str, answer: requests.Response) -> None:
     if status in _NO_RETRY:
         raise error
     wait = answer.headers.get("Retry-After", "")
-    raise _Temporary(error, float(wait) if wait.isdigit() and len(wait) < 6 else None)
+    raise _Temporary(error, float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None)
 
 
 @contextlib.contextmanager
