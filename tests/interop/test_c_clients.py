@@ -14,6 +14,7 @@ import pytest
 
 from swupd import signing
 from swupd.agent import cli
+from swupd.server import cli as server
 from tests import builders, trees
 
 CLIENT = os.environ.get("SWUPD_CLIENT")
@@ -87,6 +88,44 @@ def test_the_c_client_refuses_a_stream_that_was_signed_by_another(tmp_path: Path
     (tmp_path / "other.pem").write_bytes(other)
     line = ["os-install", str(tmp_path / "d"), "-u", f"file://{www}", "-F", "30", "-C", str(tmp_path / "other.pem")]
     assert c_client(CLIENT, [*line, "--ignore-time", "-S", str(tmp_path / "s"), "--no-scripts"]) != 0
+
+
+@needs_client
+def test_the_c_client_follows_a_stream_with_roots_and_heads(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+
+    def serve(*words: object) -> None:
+        assert server.main([str(w) for w in words]) == 0
+
+    def publish(version: int, *more: object) -> None:
+        tree = builders.os_tree(version, {"/usr/bin/tool": f"{version}" * 999, "/usr/share/clear/bundles/os-core": ""})
+        rootfs = builders.make_tree(tmp_path / f"root-{version}", tree)
+        (tmp_path / "content").write_text("".join(f"{path}\n" for path in sorted(tree)))
+        serve(
+            "publish", "--www", www, "--version", version, "--rootfs", rootfs, "--content",
+            f"os-core={tmp_path / 'content'}", "--product", "board/image", "--root", keys / "1.root", *build, *more,
+        )  # fmt: skip
+
+    www = tmp_path / "www"
+    serve("keygen", keys)
+    build = ("--manifest-key", keys / "manifest.key", "--manifest-certificate", keys / "manifest.pem")
+    signed = ("--signing-key", keys / "release.key", "--certificate", keys / "release.pem")
+    head = ("--head-key", keys / "head.key")
+    publish(10, *signed, *head)
+    device, options = tmp_path / "device", ["-u", f"file://{www}", "-F", "30", "-C", str(keys / "Swupd_Root.pem")]
+    options += ["--ignore-time", "--no-scripts", "--no-boot-update", "-S", str(tmp_path / "state")]
+    assert c_client(CLIENT, ["os-install", str(device), *options]) == 0
+    # Held, countersigned with an Ed25519 key, released: nothing of it is in the way of the old client.
+    publish(20, "--hold")
+    (tmp_path / "more").mkdir()
+    serve("countersign", www / "20/Manifest.MoM", "--output", tmp_path / "more/signed", "--key", keys / "head.key")
+    assert c_client(CLIENT, ["update", "-p", str(device), *options]) == 0
+    assert "VERSION_ID=10" in (device / "usr/lib/os-release").read_text()
+    serve("release", "--www", www, "--version", 20, *signed, *head, "--also", tmp_path / "more/signed")
+    serve("renew", "--www", www, *head)
+    assert c_client(CLIENT, ["update", "-p", str(device), *options]) == 0
+    assert "VERSION_ID=20" in (device / "usr/lib/os-release").read_text()
+    assert c_client(CLIENT, ["diagnose", "--picky", "-p", str(device), *options]) == 0
 
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
