@@ -149,17 +149,40 @@ def sign(data: bytes, signer: Signer) -> bytes:
             "signature": value,
         }
     )
+    return _message(certificates, [info])
+
+
+def _message(certificates: Sequence[Any], infos: Sequence[Any]) -> bytes:
     signed = cms.SignedData(
         {
             "version": "v1",
-            "digest_algorithms": [sha256],
+            "digest_algorithms": [algos.DigestAlgorithm({"algorithm": "sha256"})],
             "encap_content_info": {"content_type": "data"},
             "certificates": certificates,
-            "signer_infos": [info],
+            "signer_infos": infos,
         }
     )
     der: bytes = cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump()
     return der
+
+
+def joined(earlier: bytes, later: bytes) -> bytes:
+    """One signature with the signers of two, both made by `sign`; a signer of both is in it once.
+
+    Raises SignatureError. swupd-client believes such a one only if it trusts all of them.
+    """
+    infos, certificates = {}, {}
+    for signature in (earlier, later):
+        try:
+            _, found, given = _parse(signature)
+            infos.update({info["sid"].dump(): info for info in found})
+        except SignatureError:
+            raise
+        except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
+            raise SignatureError("the signature is not a PKCS#7 structure", "Sign without --add.") from e
+        certificates.update({c.public_bytes(serialization.Encoding.DER): c for c in given})
+    loaded = [asn1_x509.Certificate.load(der) for der in certificates]
+    return _message(loaded, list(infos.values()))
 
 
 def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) -> x509.Certificate:

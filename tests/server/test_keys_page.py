@@ -44,6 +44,6 @@ def test_every_command_of_the_page_works(tmp_path: Path) -> None:
 def test_the_page_names_options_that_there_are() -> None:
     page = (HERE / "docs/keys.md").read_text()
     sources = "".join(file.read_text() for file in (HERE / "lib/swupd/server").glob("*cli.py"))
-    roles = {f"--{role}-key" for role in roots.ROLES}
-    ours = set(re.findall(r"`(--[a-z-]+)", page)) - {"--mechanism"} - roles
+    others = {"--mechanism", "--pin", *(f"--{role}-key" for role in roots.ROLES)}
+    ours = set(re.findall(r"`(--[a-z-]+)", page)) - others
     assert ours and not [option for option in ours if f'"{option}"' not in sources]

@@ -163,6 +163,25 @@ def test_a_delegated_bundle_is_signed_by_its_own_people(tmp_path: Path, keys: Pa
     assert not findings(tmp_path)
 
 
+def test_two_of_a_bundle_s_people_sign_its_manifest(tmp_path: Path, keys: Path) -> None:
+    names = ("anna", "ben")
+    for name in names:
+        server("keygen", tmp_path / name)
+    certificates = [tmp_path / name / "manifest.pem" for name in names]
+    words = ("--bundles", "acme-*", "--key", *certificates, "--paths", "/opt/acme/", "--threshold", 2)
+    next_root(tmp_path, ("delegate", *words))
+    publish_bundles(tmp_path, 10, *signing_words(keys, head=False), "--hold")
+    place = tmp_path / "www/10/Manifest.acme-tool"
+    for name in names:
+        assert "10/Manifest.acme-tool is signed by" in release(tmp_path, 10, code=21)
+        own = ("--signing-key", tmp_path / name / "manifest.key", "--certificate", tmp_path / name / "manifest.pem")
+        server("sign", place, "--add", *own)
+        server("sign", place, "--add", *own)
+    release(tmp_path, 10)
+    words = ("openssl", "smime", "-verify", "-noverify", "-inform", "DER", "-content", place, "-in", f"{place}.sig")
+    assert subprocess.run([str(w) for w in words], check=True, capture_output=True).stdout == place.read_bytes()
+
+
 def test_a_delegated_bundle_may_ship_nothing_else(tmp_path: Path, keys: Path) -> None:
     delegation = ("delegate", "--bundles", "acme-*", "--key", keys / "manifest.pem", "--paths", "/opt/acme2/")
     next_root(tmp_path, delegation)

@@ -84,7 +84,10 @@ def check_build_key(root: Root, key: PublicKey | None, bundles: Iterable[str]) -
                 "Publish with --hold, let them sign its manifest, then: swupd-server release",
             )
         if role.threshold > 1:
-            raise SignatureError(f"root {root.number} asks for {role.threshold} signatures of bundle {name}", _LATER)
+            raise SignatureError(
+                f"root {root.number} asks for {role.threshold} signatures of the bundle {name}",
+                "Publish with --hold, let all of them sign its manifest (swupd-server sign --add), then release it.",
+            )
 
 
 def of_release(root: Root, mom: bytes, signature: bytes | None, more: bytes | None) -> str:

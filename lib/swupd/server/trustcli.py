@@ -65,6 +65,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sign = commands.add_parser("sign", help="sign files on a machine that holds the key")
     sign.add_argument("files", metavar="FILE", type=Path, nargs="+", help="Manifest.MoM, Manifest.<bundle>, latest")
     sign.add_argument("--any", action="store_true", help="sign whatever it is")
+    sign.add_argument("--add", action="store_true", help="keep the signatures that are there: k of n must sign")
     add_signer_options(sign)
     sign.set_defaults(lines=_sign)
     counter = commands.add_parser("countersign", help="add the signature of another release key to a MoM")
@@ -284,7 +285,10 @@ def _sign(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:
                 f"{file} is neither a manifest nor a latest file", "Sign nothing that you do not know; or give --any."
             )
         place = file.with_name(f"{file.name}.sig")
-        writer.put(place, [signing.sign(data, who)])
+        made = signing.sign(data, who)
+        if arguments.add and place.exists():
+            made = signing.joined(inputs.read(place), made)
+        writer.put(place, [made])
         lines.append(
             f"Wrote {place}, the signature of {len(data)} bytes of SHA-256 {hashlib.sha256(data).hexdigest()}."
         )
