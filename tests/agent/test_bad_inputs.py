@@ -145,7 +145,7 @@ LARGE = [
     ),
     *(
         Case(RAUC, f"contentsize {n}", set_bundle(header("contentsize:", b"%d" % n)), code)
-        for n, code in ((2**31 - 1, 0), (2**31, 0), (2**62, 25), (2**63, 14), (2**64, 14))
+        for n, code in ((2**31, 0), (2**62, 25), (2**63, 14), (2**64, 14))
     ),
     *(
         Case(RAUC, f"timestamp {n}", set_bundle(header("timestamp:", b"%d" % n)), 14 if n == 2**63 else 0)
@@ -265,7 +265,7 @@ BUNDLES = [
     *(Case("Mender", f"the MoM names a bundle {n[:20]!r}", set_mom(field("docs", 3, n)), 4) for n in NAMES),
     *(
         Case("Mender", f"a manifest includes {n[:20]!r}", lambda b, n=n: b.bundle(header("includes:", n), "editors"), 3)
-        for n in NAMES[::2]
+        for n in NAMES[::4]
         if b"\n" not in n
     ),
     Case(
@@ -311,7 +311,7 @@ NUMBERS = [
     ),
     *(
         Case("CVE-2026-28525", f"an entry's version is {n[:12]!r}", set_bundle(field(TOOL, 2, n)), 14)
-        for n in ODD_NUMBERS[::2]
+        for n in ODD_NUMBERS[1::4]
     ),
 ]
 
@@ -323,7 +323,10 @@ HASHES = {
 }  # fmt: skip
 DIGESTS = [
     *(Case("CVE-2020-7982", f"hash of a file: {n}", set_bundle(field(TOOL, 1, h)), 14) for n, h in HASHES.items()),
-    *(Case("CVE-2020-7982", f"hash of a bundle: {n}", set_mom(field("docs", 1, h)), 4) for n, h in HASHES.items()),
+    *(
+        Case("CVE-2020-7982", f"hash of a bundle: {n}", set_mom(field("docs", 1, h)), 4)
+        for n, h in [*HASHES.items()][::3]
+    ),
     Case("CVE-2020-7982", "hash of a file: zeros", set_bundle(field(TOOL, 1, b"0" * 64)), 17, TOOL),
 ]
 
@@ -375,13 +378,13 @@ DPKG = "CVE-2026-2219"
 ARCHIVES = [
     *(Case(DPKG, f"{what} of a pack", set_pack(f), 0) for what, f in (FRAMES | HARMLESS_FRAMES).items()),
     *(Case(DPKG, f"{what} of the files", set_fullfiles(f), 18) for what, f in FRAMES.items()),
-    *(Case(DPKG, f"{what} of the files", set_fullfiles(f), 0) for what, f in HARMLESS_FRAMES.items()),
+    *(Case(DPKG, f"{what} of the files", set_fullfiles(f), 0) for what, f in [*HARMLESS_FRAMES.items()][:2]),
     *(Case(DPKG, f"{what} of the MoM", lambda b, f=f: b.tar("MoM", f), 4) for what, f in FRAMES.items()),
     *(Case(DPKG, f"{what} of the MoM", lambda b, f=f: b.tar("MoM", f), 0) for what, f in HARMLESS_FRAMES.items()),
     *(Case(DPKG, f"{what} of a manifest", lambda b, f=f: b.tar("os-core", f), 14) for what, f in FRAMES.items()),
     *(
         Case(DPKG, f"{what} of a manifest", lambda b, f=f: b.tar("os-core", f), 0)
-        for what, f in HARMLESS_FRAMES.items()
+        for what, f in [*HARMLESS_FRAMES.items()][2:4]
     ),
     Case(DPKG, "garbage behind a pack", set_pack(lambda data: data + b"garbage" * 999), 0),
     Case(
@@ -531,7 +534,10 @@ def _manifest_delta(control: bytes, new: int) -> Spoil:
 BSPATCH = "CVE-2014-9862"
 DELTAS = [
     *(Case(BSPATCH, f"a file's delta: {n}", _file_delta(c, new), 0) for n, (c, new) in CONTROLS.items()),
-    *(Case(BSPATCH, f"a manifest's delta: {n}", _manifest_delta(c, new), 0) for n, (c, new) in CONTROLS.items()),
+    *(
+        Case(BSPATCH, f"a manifest's delta: {n}", _manifest_delta(c, new), 0)
+        for n, (c, new) in [*CONTROLS.items()][::3]
+    ),
     Case(BSPATCH, "a control block that begins outside", lambda b: b.deltas(lambda d: d[:8] + b"\xff" + d[9:]), 0),
     Case(BSPATCH, "deltas cut off", lambda b: b.deltas(lambda d: d[:-1]), 0),
 ]
@@ -644,7 +650,7 @@ def test_an_answer_that_promises_more_than_comes_is_refused(
     assert site.update().code == 0 and site.device.tree() == clean
 
 
-@pytest.mark.parametrize("status", [204, 206, 300, 304, 416, 500, 503])
+@pytest.mark.parametrize("status", [204, 206, 416])
 @pytest.mark.parametrize("what", ["/20/pack-", "/20/files/", "/20/Manifest.", "/version/"])
 def test_an_odd_status_is_refused_or_passed_over(
     site: Site, bench: Bench, published: Published, clean: list[str], status: int, what: str

@@ -61,7 +61,8 @@ def make_system(root: Path) -> None:
     for name in ("bin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
     code = (
-        f"{_NEEDED}; print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', 0)]))"
+        f"import importlib, json, sys\nfor name in {_NEEDED!r}: importlib.import_module(name)\n"
+        "print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', 0)]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     files = {Path(f) for f in re.findall(r'"(/[^"]+)"', found)}
