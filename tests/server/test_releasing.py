@@ -215,6 +215,24 @@ def test_a_held_release_is_made_again_or_taken_away(tmp_path: Path, keys: Path) 
     assert head(tmp_path).version == 20 and not held.versions(tmp_path / "www")
 
 
+def test_a_publish_that_was_killed_before_its_head_is_brought_to_its_end(tmp_path: Path, keys: Path) -> None:
+    publish(tmp_path, 10)
+    before = (tmp_path / "www" / stream.head(30)).read_bytes()
+    publish(tmp_path, 20)
+    (tmp_path / "www" / stream.head(30)).write_bytes(before)
+    held.mark(tmp_path / "www", 20)
+    assert "names 10, but version/format30/latest names 20" in " ".join(findings(tmp_path, rules.WARNING))
+    assert "Release 20 is newer" in server("renew", "--www", tmp_path / "www", "--head-key", keys / "head.key")
+    release(tmp_path, 20)
+    assert head(tmp_path).version == 20
+    held.mark(tmp_path / "www", 20)
+    signed = ("--signing-key", keys / "release.key", "--certificate", keys / "release.pem")
+    words = ("withdraw", "--www", tmp_path / "www", "--version", 20, *signed, "--head-key", keys / "head.key")
+    server(*words)
+    assert head(tmp_path).version == 10
+    assert (tmp_path / "www" / stream.latest(30)).read_text() == "10"
+
+
 def test_a_first_release_that_is_held_does_not_stand_in_the_way(tmp_path: Path, keys: Path) -> None:
     hold(tmp_path, 10)
     publish(tmp_path, 20)

@@ -132,6 +132,12 @@ def renew(www: Path, stream_format: int, announcer: Announcer, now: datetime.dat
     return announce(www, version, announcer, now, previous)
 
 
+def left_behind(www: Path, head: Head) -> int:
+    """The release that `latest` names, where it is newer than the head's; else 0."""
+    found = history.head(FolderStore(www), head.format).newest
+    return found[1] if found is not None and found[0] == head.format and found[1] > head.version else 0
+
+
 def _latest(www: Path, stream_format: int) -> int:
     data = FolderStore(www).read(stream.latest(stream_format), stream.MAX_LATEST)
     if data is None:

@@ -67,7 +67,7 @@ class _Linter:
                 self._take(rules.of_change(release, releases[release.mom.previous]))
             elif release.mom.previous:
                 self._say(WARNING, f"{release.version}", f"devices at {release.mom.previous} cannot update: it is gone")
-        waiting = held.versions(self._store.www) & releases.keys()
+        waiting = (held.versions(self._store.www) & releases.keys()) - trustlint.announced(self._store)
         for version in waiting:
             self._say(WARNING, f"{version}", "is held: swupd-server release announces it, withdraw takes it away")
         self._heads({version: release for version, release in releases.items() if version not in waiting})

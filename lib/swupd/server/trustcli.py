@@ -270,7 +270,11 @@ def _renew(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[st
         raise InvalidOption("nobody is named who signs the head", "Give --head-key, or --head-signer.")
     with writer.locked(arguments.www):
         head = announcing.renew(arguments.www, inputs.number(arguments.format, "--format", 1), who, now)
-    return [f"The head names version {head.version} until {head.expires:%Y-%m-%d %H:%M} UTC."]
+        newer = announcing.left_behind(arguments.www, head)
+    lines = [f"The head names version {head.version} until {head.expires:%Y-%m-%d %H:%M} UTC."]
+    if newer:
+        lines.append(f"Release {newer} is newer: swupd-server release --version {newer} lets the head name it.")
+    return lines
 
 
 def _sign(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[str]:

@@ -27,6 +27,11 @@ def findings(store: FolderStore, releases: Mapping[int, Release], now: datetime.
         yield from _head(store, number, root, releases, now)
 
 
+def announced(store: FolderStore) -> frozenset[int]:
+    """The releases that are the newest of a format."""
+    return frozenset(_latest(store, number) for number in store.formats(stream.DEFAULT_FORMAT))
+
+
 def _roots(store: FolderStore, now: datetime.datetime) -> Generator[Finding, None, Root | None]:
     """Checks the chain; gives the newest root that devices get to."""
     newest: Root | None = None

@@ -36,8 +36,7 @@ def withdraw(
     with writer.locked(www):
         past = Trusted(FolderStore(www))
         mom = past.mom(version)
-        if version not in held.versions(www):
-            _unannounce(www, past, mom, signer, announcer, now)
+        _unannounce(www, past, mom, signer, announcer, now)
         with writer.writing(www):
             shutil.rmtree(www / str(version))
         held.unmark(www, version)
@@ -54,6 +53,8 @@ def _unannounce(
 ) -> None:
     newest = history.head(past.store, mom.format).newest
     if newest is None or newest[0] != mom.format or newest[1] < mom.version:
+        return
+    if newest[1] > mom.version and mom.version in held.versions(www):
         return
     if newest[1] > mom.version:
         raise InvalidOption(
