@@ -84,6 +84,19 @@ def test_a_minimum_above_the_release_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "www/10").exists()
 
 
+def test_a_head_is_not_good_for_ever(tmp_path: Path, keys: Path) -> None:
+    said = publish(tmp_path, 10, *signing_words(keys), "--head-days", 2147483647, code=15)
+    assert "a head cannot be good for 2147483647 days" in said
+
+
+def test_a_threshold_needs_keys(tmp_path: Path, keys: Path) -> None:
+    words = ("--root-key", keys / "root.key", "--head-key", keys / "head.key", "--release-key", keys / "release.pem")
+    made = ("root", "init", "--output", tmp_path / "x", *words)
+    assert "Give --build-key" in server(*made, "--threshold", "build=2", code=15)
+    assert "more signatures than it has keys" in server(*made, "--threshold", "head=2", code=60)
+    assert not (tmp_path / "x").exists()
+
+
 def test_the_first_root_of_a_stream_is_number_1(tmp_path: Path, keys: Path) -> None:
     file = next_root(tmp_path)
     assert "from 1.root on" in server("root", "publish", file, "--www", tmp_path / "other", code=60)

@@ -19,6 +19,7 @@ from swupd.server import approval, history, rootfile, writer
 from swupd.server.history import FolderStore, Store
 
 DAYS = 14
+MAX_DAYS = 3650
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ def announcer(arguments: argparse.Namespace) -> Announcer | None:
     if holder is None:
         return None
     minimum = None if arguments.minimum is None else stream.version(arguments.minimum)
-    return Announcer(holder, inputs.number(arguments.head_days, "--head-days", 1), minimum)
+    days = inputs.number(arguments.head_days, "--head-days", 1)
+    if days > announcing.MAX_DAYS:
+        raise InvalidOption(f"a head cannot be good for {days} days", f"Give {announcing.MAX_DAYS} at most.")
+    return Announcer(holder, days, minimum)
 
 
 def add_signer_options(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +167,11 @@ def _init(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[str
             raise InvalidOption(f"there is no key for the role {role}", f"Give --{role}-key.")
     _refuse_present(arguments.output)
     keys = {role: _keys(files) for role, files in groups.items()}
-    made = rootfile.make(1, keys, dict(map(_share, arguments.threshold)), _until(arguments.days, now))
+    thresholds = dict(map(_share, arguments.threshold))
+    for role in thresholds:
+        if not groups[role]:
+            raise InvalidOption(f"there is a threshold for the role {role}, and no key", f"Give --{role}-key.")
+    made = rootfile.make(1, keys, thresholds, _until(arguments.days, now))
     rootfile.write(arguments.output, made)
     for file in groups[roots.ROOT]:
         pem = inputs.read(file)
