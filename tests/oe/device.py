@@ -39,6 +39,15 @@ FIRST = (
     f"swupd bundle-remove tools {HTTP}",
     f"swupd diagnose {HTTP}",
 )
+UPDATE = (f"swupd update {HTTP}",)
+BACK = (
+    "swupd info | grep 'Installed version: 20'",
+    f"! swupd check-update {HTTP}",
+    "swupd rollback",
+    "swupd info | grep 'Installed version: 10'",
+)
+"""Without a server, after a reboot."""
+STAYED = ("swupd info | grep 'Installed version: 10'", "hello-app || true")
 SECOND = (
     "swupd info | grep 'Installed version: 20'",
     f"swupd diagnose --picky {HTTP}",
@@ -95,6 +104,10 @@ class Rig:
             "SWUPD_FETCH_PREVIOUS": "0",
             "SWUPD_SIGNING_KEY": str(self.work / "keys/release.key"),
             "SWUPD_SIGNING_CERTIFICATE": str(self.work / "keys/release.pem"),
+            "SWUPD_MANIFEST_KEY": str(self.work / "keys/manifest.key"),
+            "SWUPD_MANIFEST_CERTIFICATE": str(self.work / "keys/manifest.pem"),
+            "SWUPD_ROOT": str(self.work / "keys/1.root"),
+            "SWUPD_HEAD_KEY": str(self.work / "keys/head.key"),
             "DEBIAN_DEBS": str(self.rig / "debs"),
         }
         text = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
@@ -167,15 +180,15 @@ class Guest:
         self._process.wait()
 
 
-def session(rig: Rig, disk: Path, version: int, commands: Sequence[str]) -> None:
-    """Boots a disk, runs the layer's runtime cases and then commands, powers off."""
+def session(rig: Rig, disk: Path, version: int, commands: Sequence[str], served: bool = True) -> None:
+    """Boots a disk, runs the layer's runtime cases (where there is a server) and then commands, powers off."""
     guest = Guest(rig, disk)
     guest.expect(rb"root@\S+:~# |bash-\S+# |login: ", 300)
     guest.tell("export SYSTEMD_PAGER=cat TERM=dumb")
     guest.must("systemctl is-system-running --wait")
     guest.must("systemctl start systemd-networkd; sleep 5")
     variables = {"OS_VERSION": str(version), "SWUPD_VERSION_URL": URL, "SWUPD_CONTENT_URL": URL}
-    if not runtime.run(rig.oecore, guest, variables):
+    if served and not runtime.run(rig.oecore, guest, variables):
         sys.exit("Runtime cases failed.")
     for command in commands:
         guest.must(command)
@@ -193,14 +206,14 @@ def mounted(disk: Path, place: Path) -> Iterator[Path]:
         run("umount", place)
 
 
-def compare(rig: Rig, device: Path, image: Path) -> None:
-    """Ends with an error where the updated device is not the image of its version."""
+def compare(rig: Rig, device: Path, image: Path, version: int) -> None:
+    """Ends with an error where a device is not the image of its version."""
     with mounted(device, rig.work / "a") as a, mounted(image, rig.work / "b") as b:
         lines = set(trees.listing(a)) ^ set(trees.listing(b))
     different = sorted({line.split(" ")[3] for line in lines if not MACHINE_FILES.match(line.split(" ")[3])})
     if different:
-        sys.exit(f"The updated device differs from the image in {len(different)} paths: {' '.join(different[:20])}")
-    print("The updated device and the image of version 20 are the same tree, machine files aside.")
+        sys.exit(f"The device differs from the image in {len(different)} paths: {' '.join(different[:20])}")
+    print(f"The device and the image of version {version} are the same tree, machine files aside.")
 
 
 def c_client(rig: Rig) -> None:
@@ -231,13 +244,17 @@ def main(oecore: str, folder: str) -> None:
     rig = Rig(Path(oecore), Path(folder))
     rig.prepare()
     print(f"Version 10 with 3 bundles and 2 further images was built in {rig.bitbake(10, 1):.0f} s.", flush=True)
-    device = rig.ext4(IMAGE, "device.ext4")
+    device, undecided, before = (rig.ext4(IMAGE, f"{name}.ext4") for name in ("device", "undecided", "before"))
     print(f"Version 20, one recipe changed, was built in {rig.bitbake(20, 2):.0f} s.", flush=True)
     c_client(rig)
     with servers.nginx(rig.www, PORT):
         session(rig, device, 10, FIRST)
         session(rig, device, 20, SECOND)
-    compare(rig, device, rig.ext4(IMAGE, "image.ext4"))
+        session(rig, undecided, 10, UPDATE)
+    compare(rig, device, rig.ext4(IMAGE, "image.ext4"), 20)
+    session(rig, undecided, 20, BACK, served=False)
+    session(rig, undecided, 10, STAYED, served=False)
+    compare(rig, undecided, before, 10)
 
 
 if __name__ == "__main__":
