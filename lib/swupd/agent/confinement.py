@@ -82,9 +82,11 @@ def _enter_nothing(own_mounts: bool) -> None:
     """Makes an empty folder the root."""
     place = b"/proc/self/fdinfo"
     # Not a folder on any disk: it would have to be made and could be filled.
+    # What is mounted over /proc has /proc for its parent, where that is a mount: this one must not tell others. In a
+    # chroot / is none.
     if (
         own_mounts
-        and _libc.mount(b"none", b"/", None, _MS_REC_SLAVE, None) == 0
+        and _libc.mount(b"none", b"/proc", None, _MS_REC_SLAVE, None) == 0
         and _libc.mount(b"none", b"/proc", b"tmpfs", _MS_EMPTY, None) == 0
     ):
         place = b"/proc"
