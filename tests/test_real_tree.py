@@ -40,7 +40,7 @@ class Published:
     def agent(self, *words: str, tree: str = "device") -> int:
         """Runs the agent on a tree."""
         place = [str(self.base / tree)] if words[0] == "os-install" else ["--path", str(self.base / tree)]
-        trust = ["--certpath", str(self.base / "keys"), "--url", self.url, "--format", "30"]
+        trust = ["--certpath", str(self.base / "keys/Swupd_Root.pem"), "--url", self.url, "--format", "30"]
         state = ["--statedir", str(self.base / f"state-{tree}")]
         return cli.main([words[0], *place, *words[1:], *trust, *state, "--allow-insecure-http", "--no-scripts"])
 
