@@ -96,7 +96,6 @@ class Rig:
             "MACHINE": "qemux86-64",
             "DISTRO": "bintest",
             "TMPDIR": str(self.build / "tmp"),
-            "TCLIBCAPPEND": "",
             "HELLO_VERSION": str(hello),
             "OS_VERSION": str(version),
             "SWUPD_VERSION_URL": URL,
@@ -110,6 +109,9 @@ class Rig:
             "SWUPD_HEAD_KEY": str(self.work / "keys/head.key"),
             "DEBIAN_DEBS": str(self.rig / "debs"),
         }
+        if self.build.name.endswith("scarthgap"):
+            # Later releases know no such suffix of TMPDIR, and refuse the variable.
+            settings["TCLIBCAPPEND"] = ""
         text = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
         (self.build / "conf/local.conf").write_text(text + more)
         begin = time.monotonic()
