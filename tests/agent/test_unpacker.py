@@ -158,6 +158,16 @@ def test_a_worker_has_no_privileges(made: Unpacker) -> None:
         assert os.readlink(f"/proc/{pid}/ns/{space}") != os.readlink(f"/proc/self/ns/{space}")
 
 
+@pytest.mark.parametrize("name", ["PSEUDO_PREFIX", "FAKEROOTKEY"])
+def test_where_root_is_only_played_nothing_is_forked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "/usr")
+    with unpacker.started() as made:
+        assert isinstance(made, unpacker.Here)
+    monkeypatch.delenv(name)
+    with unpacker.started() as made:
+        assert isinstance(made, unpacker.Unpacker)
+
+
 def test_without_root_it_gives_up_what_it_can(tmp_path: Path) -> None:
     program = f"""
 import os, sys
