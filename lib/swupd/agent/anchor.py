@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from swupd import heads, jsontext, manifest, roots
+from swupd import heads, jsontext, roots
+from swupd.agent.trust import parse_mom
 from swupd.envelope import Envelope
 from swupd.errors import (
     BundleTrustError,
     DocumentError,
     HashMismatch,
     HeadError,
-    ManifestError,
-    MomError,
     OlderThanSeen,
     Revoked,
     RootError,
@@ -199,10 +198,7 @@ class Anchor:
         """A MoM by its hash. Raises HashMismatch, MomError, WrongProduct."""
         if not is_named(data, named):
             raise HashMismatch(f"the manifest of version {version} is not the one that was vouched for", _TAMPERED)
-        try:
-            found = manifest.parse(data, manifest.MOM, version)
-        except ManifestError as e:
-            raise MomError(f"version {version} cannot be read: {e.problem}", "Tell the publisher.") from e
+        found = parse_mom(data, version)
         self._check_product(found.header(PRODUCT_KEY) or "", f"version {version}")
         return found
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
-from swupd import envelope, lengths, manifest, roots, stream
+from swupd import envelope, lengths, roots, stream
 from swupd.agent.anchor import Anchor, dump_floors, is_named
 from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
@@ -62,6 +62,7 @@ class Chain:
         self._path, self._uptime = path, uptime
         self._head: Head | None = None
         self._by: frozenset[str] = frozenset()
+        self._newest_mom: Manifest | None = None
         self._lock = threading.Lock()
         self._lists: dict[int, Lengths] = {}
         self._files: dict[int, Mapping[str, Length]] = {}
@@ -153,11 +154,12 @@ class Chain:
         return found
 
     def _newest(self, head: Head) -> Manifest:
-        named = Named(head.digest, head.length)
-        found = self._mom(head.version, named, signed=True)
-        self._raise(head)
-        self._remember(head.version, named)
-        return found
+        if self._newest_mom is None:
+            named = Named(head.digest, head.length)
+            self._newest_mom = self._mom(head.version, named, signed=True)
+            self._raise(head)
+            self._remember(head.version, named)
+        return self._newest_mom
 
     def _remember(self, version: int, named: Named) -> None:
         if self.anchor.knows(version) != named:
@@ -168,23 +170,22 @@ class Chain:
         """A MoM by its hash, from the cache or the source. signed: whether the signatures are to be checked."""
         place = self._state.layout.manifest(version, MOM) if self._state is not None else None
         data = self._state.read_cached(place, named.length) if self._state is not None and place is not None else None
-        if data is None or not is_named(data, named):
+        if data is not None and is_named(data, named):
+            place, found = None, self.anchor.mom(data, named, version)
+        else:
             name = stream.manifest(version, MOM)
-            data = verified(self._content, name, lambda: self._fetched(name, version, named))
-        found = self.anchor.mom(data, named, version)
+            data, found = verified(self._content, name, lambda: self._fetched(name, version, named))
         if signed:
             self._check_release(version, data, named)
-        _check_shape(found)
         if self._state is not None and place is not None:
             self._state.write_cached(place, data)
         return found
 
-    def _fetched(self, name: str, version: int, named: Named) -> bytes:
+    def _fetched(self, name: str, version: int, named: Named) -> tuple[bytes, Manifest]:
         data = self._content.read(name, named.length)
         if data is None:
             raise MomError(f"{self._content.url} does not have version {version}", "Check the URL, or try again later.")
-        self.anchor.mom(data, named, version)
-        return data
+        return data, self.anchor.mom(data, named, version)
 
     def _check_release(self, version: int, data: bytes, named: Named) -> None:
         name = stream.signature(stream.manifest(version, MOM))
@@ -281,14 +282,6 @@ class Chain:
                 f"{name} is not the one that the release names", "The mirror is inconsistent: try another one."
             )
         return data
-
-
-def _check_shape(found: Manifest) -> None:
-    if found.entry(manifest.OS_CORE) is None:
-        raise MomError(f"version {found.version} has no bundle os-core", "Tell the publisher.")
-    names = [e.name for e in found.entries if e.kind == "M"]
-    if len(set(names)) != len(names) or not all(map(stream.is_bundle_name, names)):
-        raise MomError(f"version {found.version} names a bundle twice or oddly", "Tell the publisher.")
 
 
 def first_anchor(image: bytes, kept: bytes | None) -> roots.Root:

@@ -64,16 +64,21 @@ class Verifier:
     def mom(self, data: bytes, signature: bytes | None, version: int) -> Manifest:
         """The manifest of manifests of a release. Raises SignatureError, MomError."""
         self.signed(f"the manifest of version {version}", data, signature)
-        try:
-            found = manifest.parse(data, manifest.MOM, version)
-            if found.entry(manifest.OS_CORE) is None:
-                raise ManifestError("the release has no bundle os-core")
-            names = [e.name for e in found.entries if e.kind == "M"]
-            if len(set(names)) != len(names) or not all(map(stream.is_bundle_name, names)):
-                raise ManifestError("the manifest of manifests names a bundle twice or oddly")
-        except ManifestError as e:
-            raise MomError(f"version {version} cannot be read: {e.problem}", "Tell the publisher.") from e
-        return found
+        return parse_mom(data, version)
+
+
+def parse_mom(data: bytes, version: int) -> Manifest:
+    """The manifest of manifests in bytes that are believed. Raises MomError."""
+    try:
+        found = manifest.parse(data, manifest.MOM, version)
+        if found.entry(manifest.OS_CORE) is None:
+            raise ManifestError("the release has no bundle os-core")
+        names = [e.name for e in found.entries if e.kind == "M"]
+        if len(set(names)) != len(names) or not all(map(stream.is_bundle_name, names)):
+            raise ManifestError("the manifest of manifests names a bundle twice or oddly")
+    except ManifestError as e:
+        raise MomError(f"version {version} cannot be read: {e.problem}", "Tell the publisher.") from e
+    return found
 
 
 def bundle(data: bytes, entry: Entry) -> Manifest:
