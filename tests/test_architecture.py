@@ -19,8 +19,10 @@ CORE = {
     "swupd.stream": {"errors"},
     "swupd.manifest": {"errors", "paths"},
     "swupd.tree": {"errors", "paths"},
-    "swupd.delta": {"errors", "stream"},
-    "swupd.archive": {"errors", "paths", "stream", "tree", "delta"},
+    "swupd.xz": {"stream"},
+    "swupd.matching": set(),
+    "swupd.delta": {"errors", "stream", "matching", "xz"},
+    "swupd.archive": {"errors", "paths", "stream", "tree", "xz"},
     "swupd.publickey": {"errors"},
     "swupd.signing": {"errors", "publickey"},
     "swupd.jsontext": {"errors"},
@@ -39,7 +41,8 @@ PURE = (
     "swupd.manifest",
     "swupd.stream",
     "swupd.paths",
-    "swupd.delta",
+    "swupd.matching",
+    "swupd.xz",
     "swupd.agent.journal",
     "swupd.agent.trust",
     "swupd.agent.plan",
@@ -57,7 +60,17 @@ CHANGES = tuple(
 )  # fmt: skip
 TOUCHES_THE_WORLD = {"os", "io", "pathlib", "subprocess", "shutil", "tempfile", "socket", "time", "fcntl", "random"}
 NETWORK = {"requests", "socket", "urllib3", "http", "urllib.request", "ssl"}
-THIRD_PARTY = {"asn1crypto", "backports", "bsdiff4", "compression", "cryptography", "elftools", "requests", "urllib3"}
+THIRD_PARTY = {
+    "asn1crypto",
+    "backports",
+    "bsdiff4",
+    "compression",
+    "cryptography",
+    "elftools",
+    "hdiffpatch",
+    "requests",
+    "urllib3",
+}
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -22,15 +22,14 @@ from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Protocol
 
 from swupd import paths
-from swupd.delta import fitted_dictionary
 from swupd.errors import ArchiveError
 from swupd.stream import MIB
 from swupd.tree import Node
+from swupd.xz import compress
 
 SOLID_LIMIT = 128 * 1024
 """Contents of at least so many bytes are compressed on their own."""
 GROUP_LIMIT = 8 * MIB
-_GROUP_LEAST = 2 * MIB
 _CHUNK = 1 << 20
 """Smaller ones share a .xz stream of up to so many bytes."""
 _BLOCK = 512
@@ -50,12 +49,6 @@ _RECORD_TYPES = frozenset(
         tarfile.GNUTYPE_SPARSE,
     }
 )
-
-
-def compress(data: bytes) -> bytes:
-    """One .xz stream, the same bytes wherever liblzma is."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": fitted_dictionary(len(data))}]
-    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
 
 
 def header(name: str, node: Node) -> bytes:
@@ -184,15 +177,15 @@ class Group:
         )
 
 
-def grouped(members: Iterable[tuple[str, Node, Callable[[], bytes]]]) -> Iterator[Group]:
-    """Splits pack members, in order, into groups of at most GROUP_LIMIT bytes of content.
+def grouped(members: Iterable[tuple[str, Node, Callable[[], bytes]]], limit: int = GROUP_LIMIT) -> Iterator[Group]:
+    """Splits pack members, in order, into groups of at most limit bytes of content.
 
     Where a group ends depends on names in it, so that a changed member changes its own group and hardly any other.
     """
     batch: list[tuple[str, Node, Callable[[], bytes]]] = []
     size = 0
     for member in members:
-        if batch and (size + member[1].size > GROUP_LIMIT or (size >= _GROUP_LEAST and _ends_group(member[0]))):
+        if batch and (size + member[1].size > limit or (size >= limit // 4 and _ends_group(member[0]))):
             yield Group(tuple(batch))
             batch, size = [], 0
         batch.append(member)

@@ -1,23 +1,27 @@
 """Bytes and bytes to a delta, and back: the container of swupd's bsdiff (stream format, section 4).
 
-The matching is PyPI bsdiff4's; only the container differs from classic bsdiff. Compressed blocks are written
-with xz and bzip2 alone, whose output does not depend on the build of the library as zlib's does.
+Deltas are applied piece by piece, so that memory does not grow with the files. Compressed blocks are written with xz
+and bzip2 alone, whose output does not depend on the build of the library as zlib's does.
 """
 
 from __future__ import annotations
 
 import bz2
+import io
 import lzma
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import bsdiff4.core
 
+from swupd import matching, xz
 from swupd.errors import ArchiveError
 from swupd.stream import MAX_DELTA_RESULT, MIB
+from swupd.xz import Effort
 
 _LARGE = struct.Struct("<8sBIQQQQQIIIH")
 _SMALL = struct.Struct("<8sBBHHHHIIIH")
@@ -27,6 +31,10 @@ _ENCODINGS = {"none": 0, "bzip2": 1, "gzip": 2, "xz": 3, "zeros": 4}
 _SHIFTS = (0, 5, 10)
 _SIGN = 1 << 63
 MIN_SIZE = 200
+_BATCH = MIB
+"""Bytes of the new file that are made at a time."""
+_TRIPLES = 4096
+_FEED = 64 * 1024
 _CONTROL_SLACK = 4096
 """Writers give up where the control block is larger than the new file and a few bytes (4.3)."""
 
@@ -41,6 +49,17 @@ class Patched:
     gid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A delta that is opened: what it makes of an old file. chunks: the new content, to be read once."""
+
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    chunks: Iterator[bytes]
+
+
 def name(from_version: int, to_version: int, from_digest: str, to_digest: str) -> str:
     """A file delta's name in a pack; all client generations can read this form (4.1)."""
     return f"{from_version}-{to_version}-{from_digest}-{to_digest}"
@@ -52,28 +71,29 @@ def parse_name(text: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def make(old: bytes, new: bytes, mode: int, uid: int, gid: int, checked: bool = True) -> bytes | None:
+def make(
+    old: bytes, new: bytes, mode: int, uid: int, gid: int, loose: int = 0, effort: Effort = Effort.NORMAL
+) -> bytes | None:
     """A delta that turns old into new, or None where none pays (4.3: empty old, small or unlike new).
 
     mode: st_mode of the new file with type bits.
-    checked: apply the delta once and give None where it does not give new back.
+    loose: blocks of at most so many bytes stay as they are, for what is compressed together with others.
+    effort: how hard to try with the rest.
     """
     if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
         return None
-    if old == new:
-        control, diff, extra = struct.pack("<qqq", len(new), 0, 0), bytes(len(new)), b""
-    else:
-        packed, diff, extra = bsdiff4.core.diff(old, new)
-        control = _twos_complement(packed)
-    if len(control) > len(new):
+    found = matching.blocks(old, new)
+    if len(found.control) > len(new):
         return None
-    stored = (_pack_block(control, False), _pack_block(diff, True), _pack_block(extra, True))
+    stored = (
+        _pack_block(found.control, False, loose, effort),
+        _pack_block(found.diff, True, loose, effort),
+        _pack_block(found.extra, True, loose, effort),
+    )
     delta = _header(old, new, mode, uid, gid, stored) + b"".join(block for _, block in stored)
-    if len(delta) > 0.9 * len(new):
+    if not loose and len(delta) > 0.9 * len(new):
         return None
-    if checked and apply(delta, old).content != new:
-        return None
-    return delta
+    return delta if apply(delta, old).content == new else None
 
 
 def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
@@ -81,24 +101,29 @@ def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
 
     Raises ArchiveError for anything malformed, and for the "use the fullfile" marker.
     """
-    header, encodings, blocks = _split(delta)
-    old_size, new_size, mode, uid, gid = header
-    if old_size != len(old):
-        raise ArchiveError(f"the delta is for an old file of {old_size} bytes, not {len(old)}")
-    if new_size > min(limit, MAX_DELTA_RESULT):
+    found = patch(io.BytesIO(delta), len(delta), io.BytesIO(old), len(old), limit)
+    return Patched(b"".join(found.chunks), found.mode, found.uid, found.gid)
+
+
+def patch(delta: BinaryIO, size: int, old: BinaryIO, old_size: int, limit: int = MAX_DELTA_RESULT) -> Patch:
+    """Opens a delta of so many bytes, to be applied to an old file of so many; both stay open while it is read.
+
+    Raises ArchiveError as apply does; reading the chunks may raise it, too.
+    """
+    head = _read_header(delta, size)
+    if head.old != old_size:
+        raise ArchiveError(f"the delta is for an old file of {head.old} bytes, not {old_size}")
+    if head.new > min(limit, MAX_DELTA_RESULT):
         raise ArchiveError("the delta makes a file that is too large")
-    most = (new_size + _CONTROL_SLACK, new_size, new_size)
+    sections, at = [], head.offset
+    for stored in head.blocks:
+        sections.append(_Section(delta, at, stored))
+        at += stored
+    most = (head.new + _CONTROL_SLACK, head.new, head.new)
     control, diff, extra = (
-        _unpack_block(block, encoding, size) for block, encoding, size in zip(blocks, encodings, most, strict=True)
+        _Block(section, how, limit) for section, how, limit in zip(sections, head.encodings, most, strict=True)
     )
-    triples, diff_size, extra_size = _checked_triples(control, old_size, new_size)
-    diff = _exactly(diff, encodings[1], diff_size)
-    extra = _exactly(extra, encodings[2], extra_size)
-    try:
-        content = bsdiff4.core.patch(old, new_size, triples, diff, extra)
-    except ValueError as e:
-        raise ArchiveError(f"the delta does not fit: {e}") from e
-    return Patched(content, mode, uid, gid)
+    return Patch(head.new, head.mode, head.uid, head.gid, _patched(head, control, diff, extra, old))
 
 
 def _header(old: bytes, new: bytes, mode: int, uid: int, gid: int, stored: tuple[tuple[str, bytes], ...]) -> bytes:
@@ -109,22 +134,37 @@ def _header(old: bytes, new: bytes, mode: int, uid: int, gid: int, stored: tuple
     return _LARGE.pack(b"BSDIFF4U", _LARGE.size, *sizes, len(old), len(new), 0, mode, uid, gid, bits)
 
 
-def _split(delta: bytes) -> tuple[tuple[int, int, int, int, int], tuple[str, ...], tuple[bytes, ...]]:
-    magic = delta[:8]
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """offset: where the blocks begin; blocks: their stored sizes."""
+
+    offset: int
+    blocks: tuple[int, int, int]
+    encodings: tuple[str, ...]
+    old: int
+    new: int
+    mode: int
+    uid: int
+    gid: int
+
+
+def _read_header(delta: BinaryIO, size: int) -> _Head:
+    delta.seek(0)
+    data = delta.read(_LARGE.size)
+    magic = data[:8]
     try:
         if magic == b"BSDIFF4U":
-            _, at, control, diff, extra, old, new, _, mode, uid, gid, bits = _LARGE.unpack_from(delta)
+            _, at, control, diff, extra, old, new, _, mode, uid, gid, bits = _LARGE.unpack_from(data)
         elif magic == b"BSDIFF4V":
-            _, at, control, diff, extra, old, new, mode, uid, gid, bits = _SMALL.unpack_from(delta)
+            _, at, control, diff, extra, old, new, mode, uid, gid, bits = _SMALL.unpack_from(data)
         else:
             raise ArchiveError("not a delta that can be applied")
     except struct.error as e:
         raise ArchiveError("the delta is cut off") from e
-    if len(delta) != at + control + diff + extra:
+    if size != at + control + diff + extra:
         raise ArchiveError("the delta's length differs from what its header says")
     encodings = tuple(_encoding(bits >> shift & 31, shift != 0) for shift in _SHIFTS)
-    first, second = at + control, at + control + diff
-    return (old, new, mode, uid, gid), encodings, (delta[at:first], delta[first:second], delta[second:])
+    return _Head(at, (control, diff, extra), encodings, old, new, mode, uid, gid)
 
 
 def _encoding(bits: int, may_be_zeros: bool) -> str:
@@ -134,49 +174,39 @@ def _encoding(bits: int, may_be_zeros: bool) -> str:
     raise ArchiveError("the delta does not say how its blocks are stored")
 
 
-def _pack_block(block: bytes, may_be_zeros: bool) -> tuple[str, bytes]:
+def _pack_block(block: bytes, may_be_zeros: bool, loose: int, effort: Effort) -> tuple[str, bytes]:
     if not block:
         return "none", b""
     if may_be_zeros and not block.strip(b"\0"):
         return "zeros", struct.pack("<Q", len(block))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": fitted_dictionary(len(block))}]
-    candidates = (
-        ("none", block),
-        ("xz", lzma.compress(block, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)),
-        ("bzip2", bz2.compress(block)),
-    )
+    if len(block) <= loose:
+        return "none", block
+    candidates = [("none", block), ("xz", xz.compress(block, effort))]
+    if effort is not Effort.FAST:
+        candidates.append(("bzip2", bz2.compress(block)))
     return min(candidates, key=lambda c: len(c[1]))
 
 
-def fitted_dictionary(size: int) -> int:
-    """An LZMA dictionary no larger than the data needs, at most preset 6's 8 MiB: half the time, same size."""
-    return min(8 * MIB, max(4096, 1 << max(0, size - 1).bit_length()))
+@dataclass
+class _Section:
+    """A part of a file, read from its start to its end, whoever else reads the file."""
 
+    file: BinaryIO
+    at: int
+    left: int
 
-def _unpack_block(block: bytes, encoding: str, limit: int) -> bytes:
-    if encoding == "none":
-        if len(block) > limit:
-            raise ArchiveError("a block of the delta is larger than the file it makes")
-        return block
-    if encoding == "zeros":
-        if len(block) != 8:
-            raise ArchiveError("a block of the delta is malformed")
-        return block
-    makers: dict[str, Callable[[], _Decompressor]] = {
-        "bzip2": bz2.BZ2Decompressor,
-        "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=80 * MIB),
-        "gzip": _Gzip,
-    }
-    decompressor = makers[encoding]()
-    try:
-        data = decompressor.decompress(block, limit + 1)
-        if len(data) > limit:
-            raise ArchiveError("a block of the delta is larger than the file it makes")
-        if not decompressor.eof and not decompressor.decompress(b"", 1) and not decompressor.eof:
-            raise ArchiveError("a block of the delta is cut off")
-    except (lzma.LZMAError, OSError, EOFError, zlib.error) as e:
-        raise ArchiveError(f"a block of the delta is damaged: {e}") from e
-    return data
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end. Raises ArchiveError where the file ends before."""
+        wanted = min(size, self.left)
+        if not wanted:
+            return b""
+        self.file.seek(self.at)
+        data = self.file.read(wanted)
+        if len(data) != wanted:
+            raise ArchiveError("the delta is cut off")
+        self.at += wanted
+        self.left -= wanted
+        return data
 
 
 class _Gzip:
@@ -186,7 +216,11 @@ class _Gzip:
         self._inner = zlib.decompressobj(wbits=31)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inner.decompress(data or self._inner.unconsumed_tail, max_length)
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
 
     @property
     def eof(self) -> bool:
@@ -194,42 +228,162 @@ class _Gzip:
 
 
 _Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor | _Gzip
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=80 * MIB),
+    "gzip": _Gzip,
+}
 
 
-def _exactly(block: bytes, encoding: str, size: int) -> bytes:
-    """A block of the size that the control block asks for; zeros are made, and may have been promised more."""
-    if encoding == "zeros":
-        if int.from_bytes(block, "little") < size:
+class _Block:
+    """A block of a delta while it is unpacked, of at most limit bytes."""
+
+    def __init__(self, section: _Section, encoding: str, limit: int) -> None:
+        self._section, self._limit = section, limit
+        self._zeros = -1
+        if encoding == "zeros":
+            if section.left != 8:
+                raise ArchiveError("a block of the delta is malformed")
+            self._zeros = int.from_bytes(section.read(8), "little")
+        made = _DECOMPRESSORS.get(encoding)
+        self._decompressor = made() if made is not None else None
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer only at the end. Raises ArchiveError."""
+        if self._zeros >= 0:
+            count = min(size, self._zeros)
+            self._zeros -= count
+            return bytes(count)
+        parts: list[bytes] = []
+        while size and (data := self._piece(size)):
+            parts.append(data)
+            size -= len(data)
+            self._limit -= len(data)
+            if self._limit < 0:
+                raise ArchiveError("a block of the delta is larger than the file it makes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece(self, size: int) -> bytes:
+        if self._decompressor is None:
+            return self._section.read(size)
+        inner = self._decompressor
+        try:
+            while not inner.eof:
+                given = self._section.read(_FEED) if inner.needs_input else b""
+                ended = inner.needs_input and not given
+                data = inner.decompress(given, size)
+                if data:
+                    return data
+                if ended and not inner.eof:
+                    raise ArchiveError("a block of the delta is cut off")
+        except (lzma.LZMAError, OSError, EOFError, zlib.error) as e:
+            raise ArchiveError(f"a block of the delta is damaged: {e}") from e
+        return b""
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes. Raises ArchiveError where there are fewer."""
+        data = self.read(size)
+        if len(data) != size:
             raise ArchiveError("a block of the delta is too short")
-        return bytes(size)
-    if len(block) != size:
-        raise ArchiveError("a block of the delta has a length that its control block contradicts")
-    return block
+        return data
+
+    def end(self) -> None:
+        """Raises ArchiveError where there is more; zeros may have been promised more."""
+        if self._zeros < 0 and self.read(1):
+            raise ArchiveError("a block of the delta has a length that its control block contradicts")
 
 
-def _checked_triples(control: bytes, old_size: int, new_size: int) -> tuple[bytes, int, int]:
-    """(control in bsdiff4's sign-magnitude form, bytes of diff, bytes of extra); bounds as in 4.2."""
-    if len(control) % 24:
-        raise ArchiveError("the delta's control block is cut off")
-    packed = bytearray()
-    at_old = at_new = diff = extra = 0
-    for x, y, z in _TRIPLE.iter_unpack(control):
-        if x < 0 or y < 0 or at_new + x + y > new_size:
-            raise ArchiveError("the delta writes outside the new file")
-        at_new += x + y
-        diff += x
-        extra += y
-        at_old += x + z
-        if not 0 <= at_old <= old_size:
-            raise ArchiveError("the delta reads outside the old file")
-        packed += struct.pack("<QQQ", x, y, z if z >= 0 else _SIGN - z)
-        if at_new == new_size:
-            break
-    if at_new != new_size:
-        raise ArchiveError("the delta makes less than the new file")
-    return bytes(packed), diff, extra
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Add so many bytes to those of the old file from `old` on, then copy so many."""
+
+    old: int
+    add: int
+    copy: int
 
 
-def _twos_complement(packed: bytes) -> bytes:
-    values = (v if v < _SIGN else _SIGN - v for (v,) in struct.iter_unpack("<Q", packed))
-    return b"".join(struct.pack("<q", v) for v in values)
+def _patched(head: _Head, control: _Block, diff: _Block, extra: _Block, old: BinaryIO) -> Iterator[bytes]:
+    for batch in _batches(_steps(head, control)):
+        added, copied = sum(s.add for s in batch), sum(s.copy for s in batch)
+        before, triples = _old_bytes(batch, old)
+        try:
+            yield bsdiff4.core.patch(before, added + copied, triples, diff.exactly(added), extra.exactly(copied))
+        except ValueError as e:
+            raise ArchiveError(f"the delta does not fit: {e}") from e
+    diff.end()
+    extra.end()
+
+
+def _steps(head: _Head, control: _Block) -> Iterator[_Step]:
+    """What the control block says, checked (4.2). Raises ArchiveError."""
+    at_old = at_new = 0
+    while at_new != head.new:
+        triples = control.read(_TRIPLE.size * _TRIPLES)
+        if not triples:
+            raise ArchiveError("the delta makes less than the new file")
+        if len(triples) % _TRIPLE.size:
+            raise ArchiveError("the delta's control block is cut off")
+        for add, copy, seek in _TRIPLE.iter_unpack(triples):
+            if add < 0 or copy < 0 or at_new + add + copy > head.new:
+                raise ArchiveError("the delta writes outside the new file")
+            yield _Step(at_old, add, copy)
+            at_new += add + copy
+            at_old += add + seek
+            if not 0 <= at_old <= head.old:
+                raise ArchiveError("the delta reads outside the old file")
+            if at_new == head.new:
+                break
+    while control.read(_FEED):
+        continue
+
+
+def _batches(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
+    """Steps in groups that make about as many bytes as are held at a time; large ones in parts."""
+    batch: list[_Step] = []
+    room = _BATCH
+    for step in steps:
+        old, add, copy = step.old, step.add, step.copy
+        while add + copy > room:
+            first = min(add, room)
+            batch.append(_Step(old, first, room - first))
+            old, add, copy = old + first, add - first, copy - (room - first)
+            yield batch
+            batch, room = [], _BATCH
+        batch.append(_Step(old, add, copy))
+        room -= add + copy
+    if batch:
+        yield batch
+
+
+def _old_bytes(batch: list[_Step], old: BinaryIO) -> tuple[bytes, bytes]:
+    """(what a batch needs of the old file, its triples in bsdiff4's form); one piece of the file, where it is small."""
+    used = [s for s in batch if s.add]
+    low, high = min((s.old for s in used), default=0), max((s.old + s.add for s in used), default=0)
+    if high - low <= 4 * _BATCH:
+        old.seek(low)
+        before = old.read(high - low)
+        # Where the old file ends too early, nothing is added to.
+        before += bytes(high - low - len(before))
+        places = [s.old - low for s in used]
+    else:
+        parts, places, at = [], [], 0
+        for step in used:
+            old.seek(step.old)
+            parts.append(old.read(step.add).ljust(step.add, b"\0"))
+            places.append(at)
+            at += step.add
+        before = b"".join(parts)
+    return before, _packed(batch, places)
+
+
+def _packed(batch: list[_Step], places: list[int]) -> bytes:
+    """Triples of 64 bits, sign and magnitude, for steps whose old bytes are at those places."""
+    values: list[int] = []
+    at, following = 0, iter(places)
+    for step in batch:
+        place = next(following) if step.add else at
+        if place != at:
+            values += (0, 0, place - at if place > at else _SIGN + at - place)
+        values += (step.add, step.copy, 0)
+        at = place + step.add
+    return struct.pack(f"<{len(values)}Q", *values)

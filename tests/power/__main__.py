@@ -77,9 +77,9 @@ def recovery_cuts(run: Run) -> Iterator[Tally]:
     """Tier 1: the recovery killed at every call, too, for chosen first cuts."""
     for at, case, calls in prepared(run):
         chosen = first_cuts(calls, random.Random(f"{run.seed} {case.name}"), 2)
-        for number, first in enumerate(chosen):
+        for place, first in enumerate(chosen):
             # To run the command again is mostly what tier 1 cuts; so that is cut for fewer first cuts.
-            for action in (Helper(), case.again) if number in {1, 3} else (Helper(),):
+            for action in (Helper(), case.again) if place in {1, 3} else (Helper(),):
                 inner = cases.nested(case, first, action)
                 number = len(tiers.count(at, inner))
                 at.release()

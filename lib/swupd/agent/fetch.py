@@ -6,11 +6,14 @@ is checked while it is written; what cannot be had from one place is asked of th
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from swupd import archive, delta, paths, stream
 from swupd.agent.mirrors import Origin
@@ -24,6 +27,7 @@ from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
 _OVERHEAD = 64 * stream.KIB
+_IN_MEMORY = 1 * stream.MIB
 _JOURNAL = 256
 """About what one path takes in the journal."""
 _BLOCK = 4096
@@ -177,18 +181,13 @@ class Fetcher:
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         try:
-            with self.root.file(source) as old_file:
-                made = self.unpacker.apply(b"".join(member.content), old_file, self.limits.file)
-            node = Node(
-                "/" + new,
-                "F",
-                made.mode & 0o7777 | 0o100000,
-                made.uid,
-                made.gid,
-                len(made.content),
-                xattrs=source.xattrs,
-            )
-            self.state.put(new, node, [made.content], self.rule)
+            with (
+                _held(member, self.state) as patch,
+                self.root.file(source) as old_file,
+                self.unpacker.patched(patch, old_file, self.limits.file) as made,
+            ):
+                node = replace(made.node, path="/" + new, xattrs=source.xattrs)
+                self.state.put(new, node, made.content, self.rule)
             missing.discard(new)
         except (ArchiveError, HashMismatch) as e:
             self.report.detail(f"A delta cannot be used ({e.problem}); the whole file is fetched instead.")
@@ -246,6 +245,18 @@ class Fetcher:
                 self.state.put(entry.digest, member.node, member.content, self.rule)
         if not count:
             raise ArchiveError("its archive is empty")
+
+
+@contextlib.contextmanager
+def _held(member: archive.Member, state: State) -> Iterator[BinaryIO | bytes]:
+    """A member's content: in memory where it is small, else in a file without a name."""
+    if member.node.size <= _IN_MEMORY:
+        yield b"".join(member.content)
+        return
+    with tempfile.TemporaryFile(dir=state.layout.cache) as file:
+        file.writelines(member.content)
+        file.flush()
+        yield file
 
 
 class Counter:

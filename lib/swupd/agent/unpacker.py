@@ -32,7 +32,7 @@ from swupd.stream import MAX_DELTA_RESULT, MIB
 from swupd.tree import Node
 
 _REQUEST = struct.Struct("<cQQQ")
-"""What to do, the most bytes to give, and how many bytes of input follow: first and second."""
+"""What to do, the most bytes to give, and how many bytes of input follow: first and second. Else they are files."""
 _FRAME = struct.Struct("<cI")
 _UNPACK, _PATCH = b"U", b"P"
 _MEMBER, _CONTENT, _END, _ERROR = b"M", b"C", b"E", b"X"
@@ -42,8 +42,6 @@ _CHUNK = MIB
 _PIECE = 256 * 1024
 _READERS = 4
 _READER_MEMORY = 512 * MIB
-_PATCHER_MEMORY = 5 * MAX_DELTA_RESULT
-"""The old file, the new one, and the three blocks of the delta."""
 _PATIENCE = 900.0
 """Seconds that a worker may be silent: the largest delta takes some."""
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
@@ -53,7 +51,8 @@ class Unpacks(Protocol):
     """Whoever opens what came from a server. Sources are bytes, or files of the system."""
 
     def members(self, source: BinaryIO | bytes, limit: int) -> AbstractContextManager[Iterator[Member]]: ...
-    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = ...) -> Patched: ...
+    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> AbstractContextManager[Member]: ...
+    def apply(self, patch: bytes, old: bytes, limit: int = ...) -> Patched: ...
     def rest(self) -> None: ...
 
 
@@ -65,9 +64,15 @@ class Here:
         """As archive.members."""
         yield archive.members(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
 
-    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
+    @contextlib.contextmanager
+    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Member]:
+        """The file that a delta makes, to be read within the context. Raises ArchiveError."""
+        opened = [io.BytesIO(file) if isinstance(file, bytes) else file for file in (patch, old)]
+        yield _patched(opened[0], opened[1], limit)
+
+    def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As delta.apply."""
-        return delta.apply(patch, old if isinstance(old, bytes) else old.read(), limit)
+        return delta.apply(patch, old, limit)
 
     def rest(self) -> None:
         """Nobody to send home."""
@@ -98,19 +103,29 @@ class Unpacker:
         """As archive.members, with the same errors; members are read within the context."""
         inline = (source, b"") if isinstance(source, bytes) else (b"", b"")
         with self._worker(_UNPACK) as worker:
-            worker.ask(_UNPACK, limit, inline, None if isinstance(source, bytes) else source.fileno())
+            worker.ask(_UNPACK, limit, inline, [] if isinstance(source, bytes) else [source.fileno()])
             yield worker.members(limit)
 
-    def apply(self, patch: bytes, old: BinaryIO | bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
-        """As delta.apply, with the same errors."""
-        inline = (patch, old if isinstance(old, bytes) else b"")
+    @contextlib.contextmanager
+    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Member]:
+        """The file that a delta makes, to be read within the context. Raises ArchiveError."""
+        inline = (patch if isinstance(patch, bytes) else b"", old if isinstance(old, bytes) else b"")
+        files = [file.fileno() for file in (patch, old) if not isinstance(file, bytes)]
         with self._worker(_PATCH) as worker:
-            worker.ask(_PATCH, limit, inline, None if isinstance(old, bytes) else old.fileno())
-            made = [(m.node, b"".join(m.content)) for m in worker.members(min(limit, MAX_DELTA_RESULT))]
-        if len(made) != 1 or made[0][0].kind != "F":
-            raise _malformed()
-        node, content = made[0]
-        return Patched(content, node.mode, node.uid, node.gid)
+            worker.ask(_PATCH, limit, inline, files)
+            found = worker.members(min(limit, MAX_DELTA_RESULT))
+            made = next(found, None)
+            if made is None or made.node.kind != "F":
+                raise _malformed()
+            yield made
+            for _ in found:
+                raise _malformed()
+
+    def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
+        """As delta.apply, with the same errors."""
+        with self.patched(patch, old, limit) as made:
+            content = b"".join(made.content)
+        return Patched(content, made.node.mode, made.node.uid, made.node.gid)
 
     def rest(self) -> None:
         """Ends the workers; the next request starts new ones."""
@@ -164,12 +179,12 @@ class _Worker:
         self._next = (b"", 0)
         self.done = False
 
-    def ask(self, what: bytes, limit: int, inline: tuple[bytes, bytes], fd: int | None) -> None:
+    def ask(self, what: bytes, limit: int, inline: tuple[bytes, bytes], files: list[int]) -> None:
         """Sends a request. Raises ArchiveError."""
         self.done = False
         head = _REQUEST.pack(what, limit, *map(len, inline))
         try:
-            socket.send_fds(self._channel, [head], [] if fd is None else [fd])
+            socket.send_fds(self._channel, [head], files)
             for data in inline:
                 self._channel.sendall(data)
         except OSError as e:
@@ -318,9 +333,8 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
             break
         workers = [pid for pid in workers if os.waitpid(pid, os.WNOHANG)[0] == 0]
         channel = socket.socket(fileno=fds[0])
-        memory = _PATCHER_MEMORY if kind == _PATCH else reader_memory
         with contextlib.suppress(OSError):
-            pid = _forked(channel, lambda channel=channel, memory=memory: _work(channel, memory))  # type: ignore[misc]
+            pid = _forked(channel, lambda channel=channel: _work(channel, reader_memory))  # type: ignore[misc]
             workers.append(pid)
         channel.close()
     # Not asked to end: one that was taken over would not.
@@ -337,17 +351,21 @@ def _work(channel: socket.socket, memory: int) -> None:
     # Once more: a change of owner has revoked it.
     confinement.end_with(parent)
     while True:
-        head, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 1)
+        head, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2)
         if not head:
             return
         what, limit, first, second = _REQUEST.unpack(head)
         try:
             inline = [_received(channel, size) for size in (first, second)]
-            source: BinaryIO = os.fdopen(fds[0], "rb") if fds else io.BytesIO(inline[what == _PATCH])
-            with source:
-                found = archive.members(source, limit) if what == _UNPACK else _patched(inline[0], source, limit)
-                for member in found:
-                    _tell(channel, member)
+            with contextlib.ExitStack() as opened:
+                files = [opened.enter_context(os.fdopen(fd, "rb")) for fd in fds]
+                if what == _UNPACK:
+                    source = files[0] if files else io.BytesIO(inline[0])
+                    for member in archive.members(source, limit):
+                        _tell(channel, member)
+                else:
+                    old = files.pop() if files else io.BytesIO(inline[1])
+                    _tell(channel, _patched(files.pop() if files else io.BytesIO(inline[0]), old, limit))
             _send(channel, _END)
         except ArchiveError as e:
             _send(channel, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
@@ -355,15 +373,18 @@ def _work(channel: socket.socket, memory: int) -> None:
             _send(channel, _ERROR, b"it needs more memory than is allowed")
 
 
-def _patched(patch: bytes, old: BinaryIO, limit: int) -> Iterator[Member]:
-    made = delta.apply(patch, old.read(), limit)
-    content = memoryview(made.content)
+def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
+    made = delta.patch(patch, _size(patch), old, _size(old), limit)
     mode = stat.S_IFREG | stat.S_IMODE(made.mode)
     try:
-        node = Node("/", "F", mode, made.uid, made.gid, len(content))
+        node = Node("/", "F", mode, made.uid, made.gid, made.size)
     except ValueError as e:
         raise ArchiveError(f"the delta makes something impossible: {e}") from e
-    yield Member("", node, (bytes(content[at : at + _CHUNK]) for at in range(0, len(content), _CHUNK)))
+    return Member("", node, made.chunks)
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, os.SEEK_END)
 
 
 def _tell(channel: socket.socket, member: Member) -> None:

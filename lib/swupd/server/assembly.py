@@ -20,6 +20,7 @@ from swupd.server.packs import Piece, Staged
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
 from swupd.tree import Node
+from swupd.xz import Effort
 
 _MANIFEST_MODE = 0o100644
 
@@ -29,6 +30,7 @@ class Draft:
     """A release that is decided on and now gets written.
 
     contents: what each bundle ships. root: where the contents are. older: releases to make deltas from.
+    effort: how hard to try with those.
     """
 
     staging: Staging
@@ -39,6 +41,7 @@ class Draft:
     older: tuple[Release, ...]
     signer: signing.Signer | None
     manifest_signer: signing.Signer | None
+    effort: Effort = Effort.BEST
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
@@ -199,7 +202,9 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
         for pair in deltas.pairs(pack.old, pack.new) if pack.old is not None else ():
             wanted.setdefault(pair.key, pair)
     tasks = [
-        DeltaTask(pair, draft.root, draft.nodes[pair.new.name], draft.fullfile(pair.new), draft.staging.work)
+        DeltaTask(
+            pair, draft.root, draft.nodes[pair.new.name], draft.fullfile(pair.new), draft.staging.work, draft.effort
+        )
         for pair in wanted.values()
     ]
     sizes = {}
@@ -211,11 +216,12 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
 
 
 def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> list[Piece]:
-    """The pieces of a pack; none for a pack that would be empty."""
+    """The pieces of a pack; none for a pack that would be empty. Deltas of like files follow each other."""
     entries: Iterable[Entry] = pack.new.entries
     made: list[Pair] = []
     if pack.old is not None:
-        made = [pair for pair in deltas.pairs(pack.old, pack.new) if pair.key in sizes]
+        found = [pair for pair in deltas.pairs(pack.old, pack.new) if pair.key in sizes]
+        made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
         by_delta = {pair.new.digest for pair in made}
         entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]
     staged = [_staged(draft, entry) for entry in packs.distinct(entries).values()]
@@ -225,7 +231,7 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> 
         pair.name: fullfiles.delta_place(draft.staging.work, pair).read_bytes for pair in made
     }
     earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
-    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}, earlier))
+    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}, earlier, draft.effort))
 
 
 def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:

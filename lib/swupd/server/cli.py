@@ -19,6 +19,7 @@ from swupd.server.bundles import BundleSpec
 from swupd.server.history import Trusted
 from swupd.server.publish import Job, publish
 from swupd.server.work import Crew
+from swupd.xz import Effort
 
 _INTERRUPTED = 130
 _EPOCH = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -115,6 +116,12 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     far = parser.add_mutually_exclusive_group()
     far.add_argument("--delta-from", metavar="V,...", help="make deltas from these versions")
     far.add_argument("--previous-versions", metavar="K", default="0", help="make deltas from the last K versions (0)")
+    parser.add_argument(
+        "--effort",
+        choices=[Effort.BEST.value, Effort.FAST.value],
+        default=Effort.BEST.value,
+        help="small deltas, or deltas in a third of the time (%(default)s)",
+    )
     parser.set_defaults(run=_publish)
 
 
@@ -257,6 +264,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         without_head=arguments.without_head,
         hold=arguments.hold,
         product=arguments.product,
+        effort=Effort(arguments.effort),
         root_file=Path(arguments.root) if arguments.root else None,
         exclude=rootfs.parse_excludes(inputs.read(arguments.exclude), arguments.exclude) if arguments.exclude else (),
         xattrs=not arguments.no_xattrs,

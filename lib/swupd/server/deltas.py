@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from swupd import delta, paths
 from swupd.manifest import Entry, Manifest
 from swupd.server.changes import OLD_CLIENTS
-from swupd.stream import MIB
+from swupd.stream import KIB, MIB
 from swupd.tree import Node
+from swupd.xz import Effort, compress
 
 LARGEST = 128 * MIB
-"""Larger files get no deltas: the matching needs 17 times a file's size in memory."""
+"""Larger files get no deltas: the matching needs several times a file's size in memory."""
+LOOSE = 64 * KIB
+"""Blocks up to this size are left as they are: packs compress them better, together with those of similar files."""
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")
 
@@ -82,7 +85,7 @@ def _place(entry: Entry) -> bytes:
     return paths.encode(entry.name)
 
 
-def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int) -> bytes | None:
+def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, effort: Effort) -> bytes | None:
     """The delta between two files, None where the fullfile (of so many bytes) serves better.
 
     Clients copy the old file's xattrs to what they make, so that both must have the same.
@@ -90,5 +93,10 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int) -
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
         return None
-    made = delta.make(old_content, content, node.mode, node.uid, node.gid)
-    return made if made is not None and len(made) < fullfile_size else None
+    made = delta.make(old_content, content, node.mode, node.uid, node.gid, LOOSE, effort)
+    return made if made is not None and _cost(made, fullfile_size) < fullfile_size else None
+
+
+def _cost(made: bytes, enough: int) -> int:
+    """About how many bytes of a pack a delta takes, or at most so many as are enough to know."""
+    return len(made) if len(made) < enough else len(compress(made, Effort.FAST))

@@ -13,6 +13,7 @@ from swupd.errors import SwupdError
 from swupd.server import deltas, history, rootfs, writer
 from swupd.server.deltas import Pair
 from swupd.tree import Node
+from swupd.xz import Effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class DeltaTask:
     node: Node
     fullfile: Fullfile
     work: Path
+    effort: Effort
 
     @property
     def place(self) -> Path:
@@ -103,5 +105,5 @@ def make_delta(task: DeltaTask) -> int | None:
     if old is None or size is None or max(old[0].size, task.node.size) > deltas.LARGEST:
         return None
     content = rootfs.checked_content(task.root, task.node, task.pair.new.digest)
-    made = deltas.make(old, (task.node, content), size)
+    made = deltas.make(old, (task.node, content), size, task.effort)
     return None if made is None else writer.put(task.place, [made])

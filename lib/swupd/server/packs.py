@@ -12,7 +12,12 @@ from pathlib import Path
 from swupd import archive, paths
 from swupd.archive import Group
 from swupd.manifest import Entry
+from swupd.stream import MIB
 from swupd.tree import Node, file_node
+from swupd.xz import Effort, compress
+
+DELTA_GROUP = 32 * MIB
+"""Deltas hold their blocks as they are, where these are small; so they are many bytes of which few are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Solid:
 
     def compressed(self) -> bytes:
         """The object as .xz streams: header, content."""
-        head = archive.compress(archive.header(f"staged/{self.staged.digest}", self.staged.node))
+        head = compress(archive.header(f"staged/{self.staged.digest}", self.staged.node))
         ready = self.staged.stream()
         return head + (archive.content_block(self.staged.read()) if ready is None else ready)
 
@@ -99,6 +104,7 @@ class Small:
 
     group: Group
     before: Before
+    effort: Effort = Effort.NORMAL
 
     @property
     def unpacked(self) -> int:
@@ -108,7 +114,7 @@ class Small:
     def compressed(self) -> bytes:
         """The objects as one .xz stream."""
         data = self.group.tar()
-        return self.before.find(data) or archive.compress(data)
+        return self.before.find(data) or compress(data, self.effort)
 
 
 Piece = Small | Solid | Ready
@@ -119,10 +125,11 @@ def distinct(entries: Iterable[Entry]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in sorted((e for e in entries if e.present), key=lambda e: paths.encode(e.name)):
         found.setdefault(entry.digest, entry)
-    return dict(sorted(found.items(), key=lambda item: _likeness(item[1].name)))
+    return dict(sorted(found.items(), key=lambda item: likeness(item[1].name)))
 
 
-def _likeness(path: str) -> tuple[str, str, str]:
+def likeness(path: str) -> tuple[str, str, str]:
+    """What a pack's members are ordered by: extension, name, path."""
     base = posixpath.basename(path)
     return posixpath.splitext(base)[1], base, path
 
@@ -132,14 +139,21 @@ def pieces(
     deltas: Mapping[str, Callable[[], bytes]],
     sizes: Mapping[str, int],
     earlier: Before = NOTHING_BEFORE,
+    effort: Effort = Effort.BEST,
 ) -> Iterator[Piece]:
     """A pack's pieces in order. deltas: what gives each delta's bytes, by name; sizes: how many bytes those are."""
     objects = list(staged)
-    small = [o for o in objects if o.node.size < archive.SOLID_LIMIT]
-    members = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
-    members += [(_member_name(o), o.node, o.read) for o in small]
+    small = [(_member_name(o), o.node, o.read) for o in objects if o.node.size < archive.SOLID_LIMIT]
+    changed = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
+    loose = [d for d in changed if d[1].size < archive.SOLID_LIMIT]
     yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
-    yield from (Small(group, earlier) for group in archive.grouped(members))
+    if deltas:
+        groups = archive.grouped((*loose, *small), DELTA_GROUP)
+        yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
+    else:
+        yield from (Small(group, earlier) for group in archive.grouped(small))
+    # These were compressed already; what can still be saved on them is little.
+    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.FAST) for d in changed if d[1].size >= archive.SOLID_LIMIT)
     yield from (Solid(o) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 

@@ -25,6 +25,7 @@ from swupd.server.history import FolderStore, Head, Store, Trusted
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
 from swupd.tree import Node
+from swupd.xz import Effort
 
 _INTERIM = "interim-for"
 """Header key of an interim release: for which release it makes room (C clients skip unknown keys)."""
@@ -41,6 +42,7 @@ class Job:
     exclude: paths and patterns that are never shipped. product: what devices it is for, "" for any.
     announcer: who signs the head; without_head: though the stream has one. hold: announce nothing.
     root_file: a root of trust that is published with it, unless it is there.
+    effort: how hard to try with deltas.
     interim_version: of the extra release at a change of format, None for version - 1.
     """
 
@@ -66,6 +68,7 @@ class Job:
     without_head: bool = False
     hold: bool = False
     root_file: Path | None = None
+    effort: Effort = Effort.BEST
 
     def __post_init__(self) -> None:
         for number in (self.version, self.format):
@@ -115,7 +118,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         digests = assembly.take_in(crew, report, source, contents, kept, staging)
         release = changes.following(start.base, edition, job.specs, contents, digests)
         _check_bundles(job, trust.root, past, release)
-        last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer)
+        last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer, job.effort)
         drafts = [last]
         if interim_version is not None and start.base is not None:
             beside = stack.enter_context(Staging(job.www, interim_version))
