@@ -22,6 +22,7 @@ CORE = {
     "swupd.xz": {"stream"},
     "swupd.matching": set(),
     "swupd.delta": {"errors", "stream", "matching", "xz"},
+    "swupd.folding": {"errors", "stream", "delta", "xz"},
     "swupd.archive": {"errors", "paths", "stream", "tree", "xz"},
     "swupd.publickey": {"errors"},
     "swupd.signing": {"errors", "publickey"},
@@ -68,6 +69,7 @@ THIRD_PARTY = {
     "cryptography",
     "elftools",
     "hdiffpatch",
+    "lz4",
     "requests",
     "urllib3",
 }

@@ -105,12 +105,15 @@ def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
     return Patched(b"".join(found.chunks), found.mode, found.uid, found.gid)
 
 
-def patch(delta: BinaryIO, size: int, old: BinaryIO, old_size: int, limit: int = MAX_DELTA_RESULT) -> Patch:
-    """Opens a delta of so many bytes, to be applied to an old file of so many; both stay open while it is read.
+def patch(
+    delta: BinaryIO, size: int, old: BinaryIO, old_size: int, limit: int = MAX_DELTA_RESULT, start: int = 0
+) -> Patch:
+    """Opens a delta in a file of so many bytes, to be applied to an old file of so many; both are read until the end.
 
+    start: where in its file the delta begins.
     Raises ArchiveError as apply does; reading the chunks may raise it, too.
     """
-    head = _read_header(delta, size)
+    head = _read_header(delta, size, start)
     if head.old != old_size:
         raise ArchiveError(f"the delta is for an old file of {head.old} bytes, not {old_size}")
     if head.new > min(limit, MAX_DELTA_RESULT):
@@ -148,8 +151,8 @@ class _Head:
     gid: int
 
 
-def _read_header(delta: BinaryIO, size: int) -> _Head:
-    delta.seek(0)
+def _read_header(delta: BinaryIO, size: int, start: int) -> _Head:
+    delta.seek(start)
     data = delta.read(_LARGE.size)
     magic = data[:8]
     try:
@@ -161,6 +164,7 @@ def _read_header(delta: BinaryIO, size: int) -> _Head:
             raise ArchiveError("not a delta that can be applied")
     except struct.error as e:
         raise ArchiveError("the delta is cut off") from e
+    at += start
     if size != at + control + diff + extra:
         raise ArchiveError("the delta's length differs from what its header says")
     encodings = tuple(_encoding(bits >> shift & 31, shift != 0) for shift in _SHIFTS)

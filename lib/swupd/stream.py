@@ -87,9 +87,12 @@ def fullfile(release: int, digest: str) -> str:
     return f"{release}/files/{digest}.tar"
 
 
-def pack(bundle: str, to_release: int, from_release: int) -> str:
-    """What a device needs to go from one release of a bundle to another; from_release 0 is a zero pack."""
-    return f"{to_release}/pack-{bundle}-from-{from_release}.tar"
+def pack(bundle: str, to_release: int, from_release: int, variant: str = "") -> str:
+    """What a device needs to go from one release of a bundle to another; from_release 0 is a zero pack.
+
+    variant: what its deltas need beyond the format, "" for a pack that all devices can use.
+    """
+    return f"{to_release}/pack-{bundle}-from-{from_release}{'.' if variant else ''}{variant}.tar"
 
 
 def head(stream_format: int | str) -> str:

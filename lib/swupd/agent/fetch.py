@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from swupd import archive, delta, paths, stream
+from swupd import archive, delta, folding, paths, stream
 from swupd.agent.mirrors import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
@@ -116,9 +116,10 @@ class Fetcher:
     def _packs(self, missing: set[str], packs: tuple[Pack, ...], steps: Steps) -> None:
         if not missing or not packs:
             return
-        names = [stream.pack(p.bundle, p.to_version, p.from_version) for p in packs]
+        chosen = [_chosen(self.source, pack) for pack in packs]
+        names = [name for name, _ in chosen]
         progress = steps.begin("download_packs")
-        counter = Counter(progress, sum(self.source.size(n) or 0 for n in names))
+        counter = Counter(progress, sum(size or 0 for _, size in chosen))
         with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
             arriving = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in zip(packs, names, strict=True)}
             damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, *arriving[f], missing)]
@@ -184,7 +185,8 @@ class Fetcher:
             with (
                 _held(member, self.state) as patch,
                 self.root.file(source) as old_file,
-                self.unpacker.patched(patch, old_file, self.limits.file) as made,
+                _unfolded(old_file, patch, self.state) as old_form,
+                self.unpacker.patched(patch, old_form, self.limits.file) as made,
             ):
                 node = replace(made.node, path="/" + new, xattrs=source.xattrs)
                 self.state.put(new, node, made.content, self.rule)
@@ -259,6 +261,24 @@ def _held(member: archive.Member, state: State) -> Iterator[BinaryIO | bytes]:
         yield file
 
 
+@contextlib.contextmanager
+def _unfolded(old: BinaryIO, patch: BinaryIO | bytes, state: State) -> Iterator[BinaryIO]:
+    """What a delta is to be applied to: a file, or its unfolded form. Raises ArchiveError."""
+    if isinstance(patch, bytes):
+        head = patch[: folding.HEAD_SIZE]
+    else:
+        patch.seek(0)
+        head = patch.read(folding.HEAD_SIZE)
+    fold = folding.parse(head)
+    if fold is None:
+        yield old
+        return
+    with tempfile.TemporaryFile(dir=state.layout.cache) as file:
+        file.writelines(folding.unfolded(old, fold))
+        file.flush()
+        yield file
+
+
 class Counter:
     """Adds up bytes from several threads and tells the sum."""
 
@@ -271,12 +291,24 @@ class Counter:
         self._progress(self._done, max(self._total, self._done), "bytes")
 
 
+def _chosen(source: Origin, pack: Pack) -> tuple[str, int | None]:
+    """(name, bytes if known) of the smallest form of a pack that the server has and this device can use."""
+    variant = folding.variant() if pack.from_version else ""
+    if variant:
+        name = stream.pack(pack.bundle, pack.to_version, pack.from_version, variant)
+        size = source.size(name)
+        if size is not None:
+            return name, size
+    name = stream.pack(pack.bundle, pack.to_version, pack.from_version)
+    return name, source.size(name)
+
+
 def download_size(source: Origin, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
     """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
 
     Packs count where the server has them; without any, each object counts by itself.
     """
-    sizes = [source.size(stream.pack(p.bundle, p.to_version, p.from_version)) for p in packs]
+    sizes = [_chosen(source, pack)[1] for pack in packs]
     if any(s is not None for s in sizes):
         return sum(s or 0 for s in sizes), 0
     objects = {e.digest: e for e in plan.write}.values()

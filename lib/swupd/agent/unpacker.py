@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-from swupd import archive, delta
+from swupd import archive, delta, folding
 from swupd.agent import confinement
 from swupd.archive import Member
 from swupd.delta import Patched
@@ -322,10 +322,11 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
     for encoding in ("ascii", "latin-1", "utf-8"):
         with contextlib.suppress(LookupError, OSError):
             codecs.lookup(encoding)
-    for name in ("compression.zstd", "backports.zstd"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-            break
+    for names in (("compression.zstd", "backports.zstd"), ("lz4.block",)):
+        for name in names:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+                break
     workers: list[int] = []
     while True:
         kind, fds, _, _ = socket.recv_fds(control, 1, 1)
@@ -374,13 +375,20 @@ def _work(channel: socket.socket, memory: int) -> None:
 
 
 def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
-    made = delta.patch(patch, _size(patch), old, _size(old), limit)
+    """old: unfolded, where the delta is folded."""
+    fold = folding.parse(patch.read(folding.HEAD_SIZE))
+    if fold is None:
+        made = delta.patch(patch, _size(patch), old, _size(old), limit)
+    elif fold.size > limit:
+        raise ArchiveError("the delta makes a file that is too large")
+    else:
+        made = delta.patch(patch, _size(patch), old, _size(old), MAX_DELTA_RESULT, folding.HEAD_SIZE)
     mode = stat.S_IFREG | stat.S_IMODE(made.mode)
     try:
-        node = Node("/", "F", mode, made.uid, made.gid, made.size)
+        node = Node("/", "F", mode, made.uid, made.gid, made.size if fold is None else fold.size)
     except ValueError as e:
         raise ArchiveError(f"the delta makes something impossible: {e}") from e
-    return Member("", node, made.chunks)
+    return Member("", node, made.chunks if fold is None else folding.folded(made.chunks, fold.new_start, fold.new_end))
 
 
 def _size(file: BinaryIO) -> int:
@@ -393,7 +401,8 @@ def _tell(channel: socket.socket, member: Member) -> None:
     words = (member.name, node.kind, node.mode, node.uid, node.gid, node.size, node.target, xattrs)
     _send(channel, _MEMBER, json.dumps(words).encode("ascii"))
     for chunk in member.content:
-        _send(channel, _CONTENT, chunk)
+        for at in range(0, len(chunk), _CHUNK):
+            _send(channel, _CONTENT, chunk[at : at + _CHUNK])
 
 
 def _send(channel: socket.socket, tag: bytes, data: bytes = b"") -> None:

@@ -8,13 +8,13 @@ from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
-from swupd import archive, delta, manifest, signing, stream
+from swupd import archive, delta, folding, manifest, signing, stream
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
 from swupd.server import changes, deltas, fullfiles, measuring, packs, rootfs
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
-from swupd.server.fullfiles import DeltaTask, Fullfile, Intake
+from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake
 from swupd.server.history import FolderStore, Trusted
 from swupd.server.packs import Piece, Staged
 from swupd.server.work import Crew, Report
@@ -177,26 +177,59 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
     """Writes the packs; gives the bytes of each, and how many each unpacks to."""
     todo = _packs(draft)
     sizes = _make_deltas(draft, todo, crew, report)
-    pieces = [(pack.name, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
-    made = {}
-    done = crew.map(packs.compressed, (piece for _, piece in pieces))
-    counted = _counted(zip((name for name, _ in pieces), done, strict=True), len(pieces), report)
-    for name, parts in groupby(counted, key=lambda part: part[0]):
-        made[name] = draft.staging.write(name, (data for _, data in parts))
+    pieces = [(pack, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
+    made: dict[str, int] = {}
     unpacked: dict[str, int] = {}
-    for name, piece in pieces:
-        unpacked[name] = unpacked.get(name, 0) + piece.unpacked
+    done = crew.map(packs.compressed, (piece for _, piece in pieces))
+    counted = _counted(zip(pieces, done, strict=True), len(pieces), report)
+    for pack, parts in groupby(counted, key=lambda part: part[0][0]):
+        written: list[packs.Written] = []
+        made[pack.name] = draft.staging.write(pack.name, _noted(parts, written))
+        unpacked[pack.name] = sum(piece.unpacked for piece, _, _ in written)
+        for name, also in _variant(draft, pack, written, sizes).items():
+            made[name] = draft.staging.write(name, (piece.compressed() for piece in also))
+            unpacked[name] = sum(piece.unpacked for piece in also)
     return made, unpacked
 
 
-def _counted(parts: Iterable[tuple[str, bytes]], total: int, report: Report) -> Iterator[tuple[str, bytes]]:
+def _noted(parts: Iterable[tuple[tuple[_Pack, Piece], bytes]], written: list[packs.Written]) -> Iterator[bytes]:
+    """The bytes of a pack's pieces; notes where each lies."""
+    at = 0
+    for (_, piece), data in parts:
+        written.append((piece, at, len(data)))
+        at += len(data)
+        yield data
+
+
+def _variant(
+    draft: Draft, pack: _Pack, written: Sequence[packs.Written], sizes: Mapping[tuple[str, str], DeltaSizes]
+) -> dict[str, Sequence[Piece]]:
+    """The pack again, with folded deltas where those are smaller, if there are any."""
+    if pack.old is None:
+        return {}
+    pairs = [pair for pair in deltas.pairs(pack.old, pack.new) if sizes[pair.key].folded is not None]
+    if not pairs:
+        return {}
+    work = draft.staging.work
+    instead = [
+        packs.Instead(pair.name, pair.new.digest, fullfiles.folded_place(work, pair).read_bytes, size)
+        for pair in pairs
+        if (size := sizes[pair.key].folded) is not None
+    ]
+    name = stream.pack(pack.new.name, pack.new.version, pack.old.version, folding.variant())
+    return {name: packs.replaced(draft.staging.place(pack.name), written, instead)}
+
+
+def _counted(
+    parts: Iterable[tuple[tuple[_Pack, Piece], bytes]], total: int, report: Report
+) -> Iterator[tuple[tuple[_Pack, Piece], bytes]]:
     for number, part in enumerate(parts, 1):
         yield part
         report.phase("packs", number, total)
 
 
-def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report) -> dict[tuple[str, str], int]:
-    """Makes each delta that some pack wants once; gives the sizes of those that pay."""
+def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report) -> dict[tuple[str, str], DeltaSizes]:
+    """Makes each delta that some pack wants once; gives their sizes."""
     wanted: dict[tuple[str, str], Pair] = {}
     for pack in todo:
         for pair in deltas.pairs(pack.old, pack.new) if pack.old is not None else ():
@@ -210,17 +243,16 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
     sizes = {}
     for number, (key, size) in enumerate(zip(wanted, crew.map(fullfiles.make_delta, tasks), strict=True), 1):
         report.phase("deltas", number, len(tasks))
-        if size is not None:
-            sizes[key] = size
+        sizes[key] = size
     return sizes
 
 
-def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> list[Piece]:
+def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSizes]) -> list[Piece]:
     """The pieces of a pack; none for a pack that would be empty. Deltas of like files follow each other."""
     entries: Iterable[Entry] = pack.new.entries
     made: list[Pair] = []
     if pack.old is not None:
-        found = [pair for pair in deltas.pairs(pack.old, pack.new) if pair.key in sizes]
+        found = [pair for pair in deltas.pairs(pack.old, pack.new) if sizes[pair.key].plain is not None]
         made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
         by_delta = {pair.new.digest for pair in made}
         entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]
@@ -231,7 +263,9 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], int]) -> 
         pair.name: fullfiles.delta_place(draft.staging.work, pair).read_bytes for pair in made
     }
     earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
-    return list(packs.pieces(staged, readers, {pair.name: sizes[pair.key] for pair in made}, earlier, draft.effort))
+    bytes_of = {pair.name: sizes[pair.key].plain or 0 for pair in made}
+    apart = {pair.name for pair in made if sizes[pair.key].folded is not None}
+    return list(packs.pieces(staged, readers, bytes_of, earlier, draft.effort, apart))
 
 
 def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:

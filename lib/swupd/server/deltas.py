@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from swupd import delta, paths
+from swupd import delta, folding, paths
 from swupd.manifest import Entry, Manifest
 from swupd.server.changes import OLD_CLIENTS
 from swupd.stream import KIB, MIB
@@ -18,6 +18,9 @@ LARGEST = 128 * MIB
 """Larger files get no deltas: the matching needs several times a file's size in memory."""
 LOOSE = 64 * KIB
 """Blocks up to this size are left as they are: packs compress them better, together with those of similar files."""
+LEAST_FOLDED = MIB
+WORTH_FOLDING = 0.9
+"""A folded delta costs the device time; it has to be so much smaller."""
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")
 
@@ -95,6 +98,15 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
         return None
     made = delta.make(old_content, content, node.mode, node.uid, node.gid, LOOSE, effort)
     return made if made is not None and _cost(made, fullfile_size) < fullfile_size else None
+
+
+def make_folded(old: tuple[Node, bytes], new: tuple[Node, bytes], otherwise: int, effort: Effort) -> bytes | None:
+    """The delta between two kernels unfolded, None where there is none or another way takes no more bytes."""
+    (old_node, old_content), (node, content) = old, new
+    if old_node.xattrs != node.xattrs or min(len(old_content), len(content)) < LEAST_FOLDED:
+        return None
+    made = folding.make(old_content, content, node.mode, node.uid, node.gid, effort)
+    return made if made is not None and len(made) < WORTH_FOLDING * otherwise else None
 
 
 def _cost(made: bytes, enough: int) -> int:

@@ -98,12 +98,27 @@ def delta_place(work: Path, pair: Pair) -> Path:
     return work / "-".join(pair.key)
 
 
-def make_delta(task: DeltaTask) -> int | None:
-    """The size of the delta that was written, None where the fullfile serves better."""
+def folded_place(work: Path, pair: Pair) -> Path:
+    """Where the folded delta of a pair is, if one was made."""
+    return work / "-".join((*pair.key, "folded"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaSizes:
+    """Bytes of a delta, and of the folded one; None for one that does not pay."""
+
+    plain: int | None = None
+    folded: int | None = None
+
+
+def make_delta(task: DeltaTask) -> DeltaSizes:
+    """Writes the deltas that pay: the plain one beside the fullfile, the folded one beside both."""
     old = history.old_content(task.fullfile.store, task.pair.old.version, task.pair.old.digest)
     size = task.fullfile.size()
     if old is None or size is None or max(old[0].size, task.node.size) > deltas.LARGEST:
-        return None
+        return DeltaSizes()
     content = rootfs.checked_content(task.root, task.node, task.pair.new.digest)
     made = deltas.make(old, (task.node, content), size, task.effort)
-    return None if made is None else writer.put(task.place, [made])
+    plain = None if made is None else writer.put(task.place, [made])
+    better = deltas.make_folded(old, (task.node, content), size if made is None else len(made), task.effort)
+    return DeltaSizes(plain, None if better is None else writer.put(folded_place(task.work, task.pair), [better]))

@@ -1,0 +1,84 @@
+"""Packs in which the kernel is a folded delta: taken where it can be applied, and done without elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swupd import folding
+from tests import builders, trees
+from tests.agent.devices import Device
+from tests.agent.misbehaving import folder, server
+from tests.builders import File
+from tests.test_folding import MIB, kernel, payload
+
+OLD, NEW = 10, 20
+HTTP = "--allow-insecure-http"
+
+
+def image(version: int) -> bytes:
+    """A kernel; in the new one each address is one higher, so to speak, which changes all of its compressed form."""
+    inside = bytearray(payload(5, 5 * MIB))
+    inside[::40] = bytes(byte + version & 255 for byte in inside[::40])
+    return kernel(bytes(inside))
+
+
+@pytest.fixture(scope="module")
+def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("kernels")
+    for version in (OLD, NEW):
+        files = {"/usr/lib/kernel/image": File(image(version), 0o600), "/usr/bin/tool": f"tool {version}\n" * 100}
+        builders.release(base, version, files, {"os-core": builders.REST}, previous_versions=1)
+    return base / "www"
+
+
+def update(www: Path, base: Path) -> set[str]:
+    """Installs the old version and updates; what was asked for by GET since."""
+    with server(folder(www)) as told:
+        device = Device(base, told.url, None)
+        device.ok("os-install", "--version", str(OLD), HTTP)
+        told.requests.clear()
+        device.ok("update", HTTP, "--verbose")
+        assert (device.root / "usr/lib/kernel/image").read_bytes() == image(NEW)
+        asked = {path.lstrip("/") for method, path, _ in told.requests if method == "GET"}
+        device.ok("diagnose", HTTP)
+        fresh = Device(base / "fresh", told.url, None)
+        fresh.base.mkdir()
+        fresh.ok("os-install", HTTP)
+        assert trees.listing(fresh.root) == device.tree()
+    return asked
+
+
+def packs(asked: set[str]) -> set[str]:
+    return {name for name in asked if "/pack-" in name}
+
+
+def test_the_pack_with_the_folded_delta_is_a_fraction_and_is_taken(www: Path, tmp_path: Path) -> None:
+    name = f"20/pack-os-core-from-10.{folding.variant()}.tar"
+    asked = update(www, tmp_path)
+    assert packs(asked) == {name}
+    assert not {path for path in asked if "/files/" in path}
+    assert (www / name).stat().st_size < (www / "20/pack-os-core-from-10.tar").stat().st_size / 10
+
+
+def test_a_device_without_the_library_takes_the_plain_pack(
+    www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "variant", lambda: "")
+    assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
+
+
+def test_a_device_with_another_release_of_the_library_takes_the_plain_pack(
+    www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "variant", lambda: "lz4-0.0.1")
+    assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
+
+
+def test_a_library_that_folds_to_other_bytes_costs_a_download_and_nothing_else(
+    www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "_LEVEL", 3)
+    asked = update(www, tmp_path)
+    assert len([path for path in asked if "/files/" in path]) == 1
