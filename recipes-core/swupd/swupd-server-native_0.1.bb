@@ -9,6 +9,7 @@ inherit_defer native
 DEPENDS += "python3-asn1crypto-native \
             python3-bsdiff4-native \
             python3-cryptography-native \
+            python3-hdiffpatch-native \
             python3-native \
             python3-pyelftools-native \
             python3-requests-native"

@@ -7,6 +7,7 @@ import pytest
 from swupd.manifest import Entry, Manifest
 from swupd.server import deltas
 from swupd.tree import file_node
+from swupd.xz import Effort
 
 
 def entry(path: str, digest: str, version: int, kind: str = "F") -> Entry:
@@ -56,6 +57,6 @@ def test_old_clients_know_equal_paths_only() -> None:
 def test_a_delta_must_be_smaller_than_the_fullfile() -> None:
     old, new = bytes(range(256)) * 8, bytes(range(256)) * 8 + b"x"
     nodes = file_node("/x", 0o644, len(old)), file_node("/x", 0o644, len(new))
-    made = deltas.make((nodes[0], old), (nodes[1], new), 10_000)
+    made = deltas.make((nodes[0], old), (nodes[1], new), 10_000, Effort.BEST)
     assert made is not None
-    assert deltas.make((nodes[0], old), (nodes[1], new), len(made)) is None
+    assert deltas.make((nodes[0], old), (nodes[1], new), 60, Effort.BEST) is None

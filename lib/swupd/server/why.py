@@ -18,6 +18,7 @@ from swupd.server import history
 from swupd.server.changes import Release
 from swupd.server.history import FolderStore, Trusted
 from swupd.tree import Node
+from swupd.xz import Effort, compress
 
 _BUILD_MARKS = (".note.gnu.build-id", ".gnu_debuglink")
 _TIMES = re.compile(
@@ -108,7 +109,7 @@ def _cost(store: FolderStore, entry: Entry, costs: Mapping[str, int]) -> tuple[i
 
 
 def _delta_sizes(store: FolderStore, pack: str) -> dict[str, int]:
-    """The size of each delta in a pack, by what it makes; nothing where there is no such pack."""
+    """About what each delta takes of a pack, by what it makes; nothing where there is no such pack."""
     found: dict[str, int] = {}
     if store.size(pack) is None:
         return found
@@ -116,7 +117,8 @@ def _delta_sizes(store: FolderStore, pack: str) -> dict[str, int]:
         for member in archive.members(packed, stream.MAX_PACK):
             names = delta.parse_name(member.name.removeprefix("delta/"))
             if names is not None and member.name.startswith("delta/"):
-                found[names[1]] = member.node.size
+                content = b"".join(member.content)
+                found[names[1]] = min(len(content), len(compress(content, Effort.FAST)))
     return found
 
 
