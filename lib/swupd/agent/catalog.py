@@ -25,6 +25,9 @@ from swupd.errors import (
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 
+_PAST = 20
+"""How many versions of a bundle are looked at."""
+
 
 class _Warns(Protocol):
     def warn(self, text: str) -> None: ...
@@ -250,6 +253,21 @@ def _members(unpacker: Unpacks, tar: bytes, names: tuple[str, ...], limit: int) 
 def xattr_rule(mom: Manifest) -> XattrRule:
     """What a release says of xattrs; servers other than ours say nothing."""
     return {"hashed": XattrRule.HASHED, "ignored": XattrRule.IGNORED}.get(mom.header("xattrs") or "", XattrRule.UNKNOWN)
+
+
+def between(catalog: Catalog, newest: Manifest, bundle: str, first: int, last: int) -> list[int]:
+    """Versions of a bundle after one version and before another, as far back as releases can be had."""
+    found: list[int] = []
+    mom = newest
+    while mom.previous > first and len(found) < _PAST:
+        try:
+            mom = catalog.mom(mom.previous)
+        except SwupdError:
+            break
+        entry = mom.entry(bundle)
+        if entry is not None and first < entry.version < last and entry.version not in found:
+            found.append(entry.version)
+    return found
 
 
 def closure(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths, tree
-from swupd.agent import actions, fetch, plan, shadow, transaction
+from swupd.agent import actions, fetch, plan, routes, shadow, transaction
 from swupd.agent.apply import TOP, Outcome, apply, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
+from swupd.agent.routes import Between, Route
 from swupd.agent.session import Session, act
 from swupd.agent.state import State, XattrRule, names_on_disk
 from swupd.errors import DiskSpace
@@ -18,6 +19,9 @@ from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
 from swupd.tree import Root
+
+_SHRINKS = 4
+"""About how much less a file takes when it is compressed: what a detour over several packs is held against."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Wish:
     undo: whether there is a tree before to go back to. trial: whether the change may have to prove itself.
     share: part of a bundle's objects that must be missing for its zero pack to pay.
     measure: the signed length of an object of the stream, None where there is none.
+    between: versions of a bundle after one version and before another.
     """
 
     changes: Changes
@@ -48,6 +53,7 @@ class Wish:
     trial: bool = False
     share: float = field(default=0.2)
     measure: Callable[[str], Length | None] = field(default=lambda _: None)
+    between: Between = field(default=lambda *_: ())
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         made = plan.settle(wish.changes, observe(root, wish.changes, wish.rule, steps), wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
         if session.settings.dry_run or session.state is None:
-            _describe(session, wish, made, packs)
+            _describe(session, wish, made, _routes(session, wish, made, packs))
             return Result(made, Outcome(0, 0, ()))
         if not made.empty:
             transaction.refuse_on_trial(root.path)
@@ -155,7 +161,7 @@ def kind_at(root: Root, path: str) -> str | None:
 
 
 def _fetch(
-    session: Session, state: State, root: Root, wish: Wish, made: Plan, packs: Iterable[plan.Pack], steps: Steps
+    session: Session, state: State, root: Root, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...], steps: Steps
 ) -> None:
     if not session.settings.skip_space_check:
         fetch.check_download_space(state.layout.here, estimate(wish.manifests, made))
@@ -175,7 +181,13 @@ def _fetch(
         parallel=session.settings.parallel,
         report=session.report,
         unpacker=session.catalog.unpacker,
-    ).obtain(made, packs, steps)
+    ).obtain(made, lambda: _routes(session, wish, made, packs), steps)
+
+
+def _routes(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
+    """By which packs the bundles get where they shall be, as far as single files do not take fewer bytes."""
+    affordable = estimate(wish.manifests, made) // _SHRINKS
+    return routes.found(packs, wish.between, lambda pack: fetch.chosen(session.content, pack), affordable)
 
 
 def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
@@ -206,9 +218,9 @@ def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, .
     return failed
 
 
-def _describe(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> None:
+def _describe(session: Session, wish: Wish, made: Plan, ways: tuple[Route, ...]) -> None:
     say = session.report.say
-    to_fetch, unknown = fetch.download_size(session.content, made, packs)
+    to_fetch, unknown = fetch.download_size(session.content, made, ways)
     units, boot = plan.touched(made)
     say("Dry run: nothing is changed.")
     if wish.bundles:

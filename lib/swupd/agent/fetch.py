@@ -19,6 +19,7 @@ from swupd import archive, delta, folding, paths, stream
 from swupd.agent.mirrors import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
+from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State, XattrRule, digests
 from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
@@ -82,12 +83,19 @@ class Fetcher:
             if entry.present:
                 self._by_digest.setdefault(entry.digest, []).append(entry.name)
 
-    def obtain(self, plan: Plan, packs: Iterable[Pack], steps: Steps) -> None:
-        """Stages every object of a plan. Raises DownloadError, HashMismatch, DiskSpace and their siblings."""
+    def obtain(self, plan: Plan, routes: Callable[[], Iterable[Route]], steps: Steps) -> None:
+        """Stages every object of a plan. Raises DownloadError, HashMismatch, DiskSpace and their siblings.
+
+        routes: by which packs; asked where something is missing.
+        """
         needed = {e.digest: e for e in plan.write}
         missing = {digest for digest in needed if self.state.staged(digest, self.rule) is None}
         missing -= {digest for digest in sorted(missing) if self._from_device(digest)}
-        self._packs(missing, tuple(packs), steps)
+        if missing:
+            ways = tuple(routes())
+            self._packs(missing, [route[0] for route in ways if len(route) == 1], steps)
+            for route in (route for route in ways if len(route) > 1):
+                self._follow(missing, route, steps)
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
         self.unpacker.rest()
@@ -113,40 +121,54 @@ class Fetcher:
                     return view
         return None
 
-    def _packs(self, missing: set[str], packs: tuple[Pack, ...], steps: Steps) -> None:
-        if not missing or not packs:
+    def _packs(self, missing: set[str], hops: list[Hop], steps: Steps) -> None:
+        if not missing or not hops:
             return
-        chosen = [_chosen(self.source, pack) for pack in packs]
-        names = [name for name, _ in chosen]
-        progress = steps.begin("download_packs")
-        counter = Counter(progress, sum(size or 0 for _, size in chosen))
-        with ThreadPoolExecutor(min(self.parallel, len(packs))) as pool:
-            arriving = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in zip(packs, names, strict=True)}
-            damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, *arriving[f], missing)]
-            again = {pool.submit(self._pack, p, n, counter): (p, n) for p, n in damaged if missing}
+        counter = Counter(steps.begin("download_packs"), _sum(hops))
+        with ThreadPoolExecutor(min(self.parallel, len(hops))) as pool:
+            arriving = {pool.submit(self._pack, hop, counter): hop for hop in hops}
+            damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, arriving[f], missing)]
+            again = {pool.submit(self._pack, hop, counter): hop for hop in damaged if missing}
             for future in as_completed(again):
-                self._unpack(future, *again[future], missing, last=True)
+                self._unpack(future, again[future], missing, last=True)
 
-    def _pack(self, pack: Pack, name: str, counter: Counter) -> bool:
-        part = self.state.part(name)
-        length = self.limits.of(name, self.limits.pack[pack.bundle])
-        if not self.source.download(name, part, length.stored, counter.advance):
+    def _follow(self, missing: set[str], route: Route, steps: Steps) -> None:
+        """Takes packs one after another; what those before the last bring is what the next ones build on."""
+        if not missing:
+            return
+        first, last = route[0].pack, route[-1].pack
+        way = ", ".join(str(hop.pack.to_version) for hop in route)
+        self.report.detail(f"There is no pack of {first.bundle} from {first.from_version}: the way is by {way}.")
+        counter = Counter(steps.begin("download_packs"), _sum(route))
+        with ThreadPoolExecutor(1) as pool:
+            for hop in route:
+                arriving = pool.submit(self._pack, hop, counter)
+                self._unpack(arriving, hop, missing, last=True, whole=hop.pack is not last)
+
+    def _pack(self, hop: Hop, counter: Counter) -> bool:
+        part = self.state.part(hop.name)
+        length = self.limits.of(hop.name, self.limits.pack[hop.pack.bundle])
+        if not self.source.download(hop.name, part, length.stored, counter.advance):
             return False
         try:
-            self.limits.check(name, part)
+            self.limits.check(hop.name, part)
         except DownloadError as e:
             # Nothing that a resumed download could be built on.
             part.unlink()
-            if self.source.blame(name, e.problem):
-                return self._pack(pack, name, counter)
+            if self.source.blame(hop.name, e.problem):
+                return self._pack(hop, counter)
             raise
         return True
 
-    def _unpack(self, future: Future[bool], pack: Pack, name: str, missing: set[str], last: bool = False) -> bool:
+    def _unpack(
+        self, future: Future[bool], hop: Hop, missing: set[str], last: bool = False, whole: bool = False
+    ) -> bool:
         """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume.
 
-        False for one that is damaged and may be had from another mirror, unless this was the last time.
+        last: do not ask for another mirror. whole: stage what is not missing, too.
+        False for a pack that is damaged and may be had from another mirror.
         """
+        name = hop.name
         part = self.state.part(name)
         try:
             if not future.result():
@@ -156,7 +178,7 @@ class Fetcher:
             self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
             return True
         try:
-            self._take(part, self.limits.of(name, self.limits.pack[pack.bundle]).unpacked, missing)
+            self._take(part, self.limits.of(name, self.limits.pack[hop.pack.bundle]).unpacked, missing, whole)
         except (ArchiveError, HashMismatch) as e:
             if self.source.blame(name, f"{name} cannot be used: {e.problem}") and not last:
                 part.unlink(missing_ok=True)
@@ -165,26 +187,30 @@ class Fetcher:
         part.unlink(missing_ok=True)
         return True
 
-    def _take(self, pack: os.PathLike[str], limit: int, missing: set[str]) -> None:
-        """Stages what is missing out of a pack. Anything else in it is passed over."""
+    def _take(self, pack: os.PathLike[str], limit: int, missing: set[str], whole: bool) -> None:
+        """Stages what is missing out of a pack, or all of it. Anything else in it is passed over."""
         with open(pack, "rb") as file, self.unpacker.members(file, limit) as members:
             for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
-                if folder == "staged" and name in missing:
+                if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
                     self.state.put(name, member.node, member.content, self.rule)
                     missing.discard(name)
-                elif folder == "delta" and member.node.kind == "F" and (pair := delta.parse_name(name)):
+                    continue
+                pair = delta.parse_name(name) if folder == "delta" and member.node.kind == "F" else None
+                if pair is not None and (pair[1] in missing or whole):
                     self._patch(pair, member, missing)
 
     def _patch(self, pair: tuple[str, str], member: archive.Member, missing: set[str]) -> None:
         old, new = pair
-        source = self._on_device(old) if new in missing else None
+        source, open_source = self._on_device(old), self.root.file
+        if source is None:
+            source, open_source = self.state.staged(old, self.rule), self.state.staged_file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         try:
             with (
                 _held(member, self.state) as patch,
-                self.root.file(source) as old_file,
+                open_source(source) as old_file,
                 _unfolded(old_file, patch, self.state) as old_form,
                 self.unpacker.patched(patch, old_form, self.limits.file) as made,
             ):
@@ -291,24 +317,28 @@ class Counter:
         self._progress(self._done, max(self._total, self._done), "bytes")
 
 
-def _chosen(source: Origin, pack: Pack) -> tuple[str, int | None]:
-    """(name, bytes if known) of the smallest form of a pack that the server has and this device can use."""
+def _sum(hops: Iterable[Hop]) -> int:
+    return sum(hop.size or 0 for hop in hops)
+
+
+def chosen(source: Origin, pack: Pack) -> Hop:
+    """The smallest form of a pack that the server has and this device can use."""
     variant = folding.variant() if pack.from_version else ""
     if variant:
         name = stream.pack(pack.bundle, pack.to_version, pack.from_version, variant)
         size = source.size(name)
         if size is not None:
-            return name, size
+            return Hop(pack, name, size)
     name = stream.pack(pack.bundle, pack.to_version, pack.from_version)
-    return name, source.size(name)
+    return Hop(pack, name, source.size(name))
 
 
-def download_size(source: Origin, plan: Plan, packs: Iterable[Pack]) -> tuple[int, int]:
+def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[int, int]:
     """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
 
     Packs count where the server has them; without any, each object counts by itself.
     """
-    sizes = [_chosen(source, pack)[1] for pack in packs]
+    sizes = [hop.size for route in packs for hop in route]
     if any(s is not None for s in sizes):
         return sum(s or 0 for s in sizes), 0
     objects = {e.digest: e for e in plan.write}.values()

@@ -10,7 +10,7 @@ from functools import partial
 from swupd import tree
 from swupd.agent import plan
 from swupd.agent import settings as device
-from swupd.agent.catalog import closure, xattr_rule
+from swupd.agent.catalog import between, closure, xattr_rule
 from swupd.agent.change import Result, Wish, carry_out, observe
 from swupd.agent.report import Steps
 from swupd.agent.session import Session, require_format
@@ -137,6 +137,7 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
             download_only=download_only,
             trial=True,
             measure=partial(session.catalog.measure, new_mom),
+            between=partial(between, session.catalog, new_mom),
         ),
         steps,
     )

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import BinaryIO
 
 from swupd import paths, tree
 from swupd.errors import FolderError, HashMismatch, LockError, WriteError, write_error
@@ -265,6 +266,10 @@ class State:
     def staged_node(self, digest: str) -> Node | None:
         """The object staged under a digest, not hashed yet."""
         return self._staged.node("/" + digest)
+
+    def staged_file(self, node: Node) -> BinaryIO:
+        """A staged file, opened."""
+        return self._staged.file(node)
 
     def staged_content(self, digest: str) -> Iterator[bytes]:
         """The content of a staged file, which the reader hashes again."""

@@ -376,6 +376,8 @@ def _work(channel: socket.socket, memory: int) -> None:
 
 def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
     """old: unfolded, where the delta is folded."""
+    # A file that was sent has its sender's position.
+    patch.seek(0)
     fold = folding.parse(patch.read(folding.HEAD_SIZE))
     if fold is None:
         made = delta.patch(patch, _size(patch), old, _size(old), limit)
