@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import io
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from swupd import archive, delta, envelope, heads, lengths, manifest, roots, signing, stream, tree
+from swupd import archive, delta, envelope, folding, heads, lengths, manifest, roots, signing, stream, tree
 from swupd.agent import anchor, catalog, cli, journal, report, session, settings, state, trust
 from swupd.agent.fetch import Fetcher, Limits
 from swupd.agent.journal import Journal, Op
@@ -139,7 +140,7 @@ def _packs(place: Place) -> Parse:
         part = kept.part("pack")
         part.write_bytes(data)
         try:
-            fetcher._take(part, _LIMIT, set(wanted))
+            fetcher._take(part, _LIMIT, set(wanted), whole=len(data) % 2 == 0)
         finally:
             kept.clean()
 
@@ -171,6 +172,37 @@ def _small_deltas(found: Corpus) -> list[bytes]:
 def _small(data: bytes) -> None:
     size = int.from_bytes(data[14:16], "little")
     delta.apply(data, (bytes(range(256)) * 257)[:size], _LIMIT)
+
+
+_BEFORE, _AFTER = b"MZ\x02\x21\x4c\x18", bytes(20)
+
+
+def _payload(version: int) -> bytes:
+    return b"".join(b"address %d " % (n * 7 + version) for n in range(100))
+
+
+def _kernel(version: int) -> bytes:
+    """A kernel with its payload in one block, as LZ4 stores what it cannot compress."""
+    inside = _payload(version)
+    more, rest = divmod(len(inside) - 15, 255)
+    packed = b"\xf0" + b"\xff" * more + bytes([rest]) + inside
+    return _BEFORE + len(packed).to_bytes(4, "little") + packed + _AFTER
+
+
+def _folded_deltas(found: Corpus) -> list[bytes]:
+    old, new = (_BEFORE + _payload(version) + _AFTER for version in (1, 2))
+    inner = delta.make(old, new, 0o100600, 0, 0) or b""
+    end = len(_kernel(1)) - len(_AFTER)
+    return [struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner]
+
+
+def _folded(data: bytes) -> None:
+    fold = folding.parse(data)
+    if fold is not None and folding.variant():
+        plain = b"".join(folding.unfolded(io.BytesIO(_kernel(1)), fold))
+        made = delta.patch(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
+        for _ in folding.folded(made.chunks, fold.new_start, fold.new_end):
+            continue
 
 
 def _manifest_deltas(place: Place) -> Parse:
@@ -344,6 +376,7 @@ TARGETS: tuple[Target, ...] = (
         "delta-large", lambda c: [d for _, d in c.deltas() if d.startswith(b"BSDIFF4U")], _deltas, False, corpus.DELTAS
     ),
     Target("delta-small", _small_deltas, _pure(_small), False, corpus.DELTAS),
+    Target("delta-folded", _folded_deltas, _pure(_folded)),
     Target("manifest-delta", lambda c: c.files("20/Manifest-*-delta-from-*"), _manifest_deltas),
     Target(
         "os-release",
