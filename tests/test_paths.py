@@ -122,3 +122,9 @@ def test_folders_with_files_of_the_device() -> None:
 )
 def test_the_folder_that_the_agent_uses_cannot_be_shipped(path: str, allowed: bool) -> None:
     assert (paths.problem(path) is None) == allowed
+
+
+@given(st.text(st.sampled_from("/.ab\0\n\t\x7fé \udcff"), max_size=12).map(lambda text: "/" + text))
+def test_the_quick_look_at_a_path_lets_pass_what_the_long_one_does(path: str) -> None:
+    if paths._ORDINARY.fullmatch(path):
+        assert paths._problem(path) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,7 +15,9 @@ OS_CORE = "os-core"
 ZERO = "0" * 64
 MAX_LINE = 8192
 
-_HEX = frozenset("0123456789abcdef")
+_HEX = "0123456789abcdef"
+_USUAL = frozenset({"F...", "D...", "L...", "M...", ".d..", ".g.."})
+_FLAGS = re.compile(r"[!-~]{4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,12 @@ class Entry:
     misc: str = "."
 
     def __post_init__(self) -> None:
-        if len(self.flags) != 4 or not self.flags.isascii() or not self.flags.isprintable() or " " in self.flags:
-            raise ManifestError(f"entry flags {self.flags!r} are not four characters")
+        flags = self.kind + self.status + self.modifier + self.misc
+        if flags not in _USUAL and (len(flags) != 4 or not _FLAGS.fullmatch(flags)):
+            raise ManifestError(f"entry flags {flags!r} are not four characters")
         if type(self.version) is not int or not 0 < self.version < 2**31:
             raise ManifestError(f"entry version {self.version!r} is out of range")
-        if len(self.digest) != 64 or not _HEX.issuperset(self.digest):
+        if len(self.digest) != 64 or self.digest.strip(_HEX):
             raise ManifestError(f"{self.digest[:80]!r} is not a hash")
         if self.kind in "MI":
             if not self.name or "/" in self.name or self.name.startswith(".") or not self.name.isprintable():

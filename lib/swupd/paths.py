@@ -6,6 +6,7 @@ are kept as surrogate escapes. The classes of paths are those of swupd-client 7.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 OS_RELEASE = "/usr/lib/os-release"
@@ -52,6 +53,8 @@ _FOREIGN_FOLDERS = frozenset(
         "/var",
     }
 )
+_ORDINARY = re.compile(r"(?:/[^/.\0-\x1f\x7f-\U0010ffff][^/\0-\x1f\x7f-\U0010ffff]*)+")
+"""Paths that cannot be wrong, as nearly all are: ASCII, and no part begins with a dot."""
 
 
 def encode(path: str) -> bytes:
@@ -70,6 +73,10 @@ def problem(path: str) -> str | None:
     Rule: absolute, no empty part, no "." or "..", none of NUL, newline and TAB, at most 4,096 bytes and 255 in each
     part, and not in a folder in which the agent keeps the objects of a change (.swupd).
     """
+    return None if len(path) <= 255 and _ORDINARY.fullmatch(path) else _problem(path)
+
+
+def _problem(path: str) -> str | None:
     if not path.startswith("/"):
         return "it does not begin with /"
     if "\0" in path or "\n" in path or "\t" in path:

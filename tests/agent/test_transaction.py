@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from swupd.agent import actions, apply, helper, moves, shadow, syscalls, transaction
+from swupd.agent import actions, apply, backend, helper, moves, shadow, syscalls, transaction
 from swupd.agent.preparation import How
 from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
@@ -170,7 +170,7 @@ def test_an_overlay_that_renames_no_folders_of_its_lower_tree_loses_them_neverth
 def test_the_back_end_follows_from_what_is_there(tmp_path: Path) -> None:
     def words(device: Path) -> str:
         with Root(device) as root:
-            return apply.back_end(root)
+            return backend.back_end(root)
 
     assert words(make_tree(tmp_path / "a", {"/usr/x": "x"})).startswith("exchange")
     assert "no /usr" in words(make_tree(tmp_path / "b", {"/x": "x"}))
@@ -217,7 +217,7 @@ def test_a_change_reaches_over_file_systems(tmp_path: Path, mounted: Callable[..
     assert [line for line in trees.listing(first) if "/.swupd" not in line] == change.new
     assert (first / where[1:] / ".swupd/id").exists()
     with Root(first) as root:
-        assert ("journal" in apply.back_end(root)) == where.startswith("/usr")
+        assert ("journal" in backend.back_end(root)) == where.startswith("/usr")
         transaction.rollback(root)
     assert (first / "usr/share/a").read_text() == "old" and (first / "opt/gone/x").read_text() == "x"
     transaction.acted(first)

@@ -8,21 +8,17 @@ done below folder descriptors: no symlink is followed.
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from swupd.agent import transaction
+from swupd.agent.backend import TOP, obstacle
 from swupd.agent.journal import Journal
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import PLAIN, How, Moved, Preparation, Progress, Staging, Unable, inside
 from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, WriteError, write_error
 from swupd.tree import Root
-
-TOP = "/usr"
-"""The folder that is exchanged as a whole where that is possible."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +32,6 @@ class Outcome:
     removed: int
     kept: tuple[str, ...]
     damaged: tuple[str, ...] = ()
-
-
-def obstacle(root: Root) -> str:
-    """Why /usr cannot be exchanged as a whole, as far as looking tells; "" where nothing speaks against it."""
-    try:
-        found = os.stat(TOP[1:], dir_fd=root.fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return "there is no /usr yet"
-    if not stat.S_ISDIR(found.st_mode):
-        return "/usr is no folder"
-    mounts = sorted(m for m in root.mount_points() if m == TOP or m.startswith(TOP + "/"))
-    if mounts:
-        return f"something is mounted at {mounts[0]}"
-    if found.st_dev != os.fstat(root.fd).st_dev:
-        return "/usr is another file system"
-    return ""
 
 
 def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How = PLAIN) -> Outcome:
@@ -83,12 +63,6 @@ def _apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: 
     finally:
         root.forget()
     return Outcome(len(made.write), len(made.remove) - len(kept), kept, damaged)
-
-
-def back_end(root: Root) -> str:
-    """How a change of a tree would be carried out, in words."""
-    why = obstacle(root)
-    return f"journal ({why})" if why else "exchange of /usr, where the file system can do that"
 
 
 def _second_half(progress: Progress, written: int, steps: int) -> Callable[[], None]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from swupd import paths, tree
 from swupd.agent import actions, fetch, plan, routes, shadow, transaction
-from swupd.agent.apply import TOP, Outcome, apply, back_end, obstacle
+from swupd.agent.apply import Outcome, apply
+from swupd.agent.backend import TOP, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size

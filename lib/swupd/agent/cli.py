@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -13,14 +14,35 @@ from typing import Any, NoReturn
 
 from swupd import __version__, paths, stream
 from swupd.agent import settings as device
-from swupd.agent.commands import COMMANDS, CONTINUED
-from swupd.agent.installed import DEFAULT_PICKY_WHITELIST
-from swupd.agent.report import DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
-from swupd.agent.settings import Settings
+from swupd.agent.report import CONTINUED, DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
+from swupd.agent.settings import DEFAULT_PICKY_WHITELIST, Settings
 from swupd.errors import InvalidOption, SettingsError, SwupdError, WriteError
 
 _INTERRUPTED = 130
 _FLAG: dict[str, Any] = {"action": "store_true"}
+
+
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "info": ("status:info", "show the installed version and where updates come from"),
+    "autoupdate": ("commands:autoupdate", "show, enable or disable automatic updates"),
+    "check-update": ("commands:check_update", "say whether there is an update"),
+    "update": ("commands:update", "update to the latest version"),
+    "bundle-add": ("commands:bundle_add", "add bundles"),
+    "bundle-remove": ("commands:bundle_remove", "remove bundles"),
+    "bundle-list": ("commands:bundle_list", "list bundles"),
+    "bundle-info": ("commands:bundle_info", "show what a bundle holds"),
+    "search-file": ("commands:search_file", "find the bundle that ships a file"),
+    "diagnose": ("commands:diagnose", "compare the installation with what was published"),
+    "repair": ("commands:repair", "restore what differs from what was published"),
+    "os-install": ("commands:os_install", "install into a folder"),
+    "mirror": ("commands:mirror", "show, set or unset the mirror"),
+    "rollback": ("commands:rollback", "go back to the tree before the last change"),
+    "confirm": ("commands:confirm", "keep the last change for good, and free what is kept to go back"),
+    "clean": ("commands:clean", "empty the cache"),
+    "hashdump": ("commands:hashdump", "print the hash of a file"),
+    "verify": ("commands:verify", "old name of diagnose, repair and os-install"),
+}
+"""By name: which function of which module of the agent, loaded when it is called; and what it is for."""
 
 
 def _version(text: str) -> int:
@@ -186,13 +208,15 @@ class _Parser(argparse.ArgumentParser):
         raise InvalidOption(message, f"See: {self.prog} --help")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(wanted: str = "") -> argparse.ArgumentParser:
+    """The command line. wanted: the command whose options are needed; "" for all."""
     top = _Parser(prog="swupd", description="Keeps a device up to date.")
     top.add_argument("--version", action="version", version=f"swupd-py {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (_, text) in COMMANDS.items():
+    for name, (_, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name != wanted and wanted in _COMMANDS:
+            continue
         group = command.add_argument_group("options of every command")
         own = _OPTIONS.get(name, ())
         taken = {flag for flags, _ in own for flag in flags}
@@ -215,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {"-j", "--json-output"} & set(words):
         early = Json(sys.stdout, NORMAL)
     try:
-        top = parser()
+        top = parser(words[0] if words else "")
         options = top.parse_args(words)
         if options.command is None:
             top.print_help()
@@ -237,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int:
     try:
-        return COMMANDS[options.command][0](options, settings, report)
+        module, _, name = _COMMANDS[options.command][0].partition(":")
+        code: int = getattr(importlib.import_module(f"swupd.agent.{module}"), name)(options, settings, report)
+        return code
     except SwupdError as e:
         report.error(str(e))
         return e.exit_code

@@ -6,22 +6,18 @@ import argparse
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from swupd import paths, stream
 from swupd.agent import actions, installed, query, transaction
 from swupd.agent import settings as device
-from swupd.agent.apply import back_end
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
-from swupd.agent.report import Json, Report, size
+from swupd.agent.report import CONTINUED, Json, Report, size
 from swupd.agent.session import (
     Session,
     act,
-    anchor,
     changing,
     layout,
     note_left,
@@ -32,84 +28,13 @@ from swupd.agent.session import (
 )
 from swupd.agent.settings import Settings
 from swupd.agent.state import State, XattrRule, cached_bytes, digests, left, locked
+from swupd.agent.status import last_change
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
 from swupd.tree import Root
 
 Options = argparse.Namespace
 _UNITS = ("swupd-update.service", "swupd-update.timer")
-CONTINUED = "SWUPD_JSON_CONTINUED"
 _MAX_HOPS = 50
-
-
-def info(options: Options, settings: Settings, report: Report) -> int:
-    """The installed version and where updates come from."""
-    report.say(f"Distribution:      {device.os_release(settings.root, 'PRETTY_NAME') or 'unknown'}")
-    report.say(f"Installed version: {device.current_version(settings.root)}")
-    report.say(f"Format:            {settings.format or 'unknown'}")
-    report.say(f"Version URL:       {settings.version_url or 'unknown'}")
-    report.say(f"Content URL:       {settings.content_url or 'unknown'}")
-    for further in settings.mirrors:
-        report.say(f"Mirror:            {further.url} ({further.place})")
-    report.say(f"Signatures:        {_signatures(settings)}")
-    for line in _protection(settings, report):
-        report.say(line)
-    with Root(settings.root) as root:
-        report.say(f"Changes by:        {back_end(root)}")
-    report.say(f"Last change:       {_last_change(settings)}")
-    return 0
-
-
-def _last_change(settings: Settings) -> str:
-    """Whether it is complete, and whether one can go back."""
-    try:
-        found = transaction.status(settings.root)
-    except Refused:
-        return "unknown (only root can see it)"
-    if found.unfinished:
-        return "transaction pending: it was interrupted, and the next command that changes the tree ends it first"
-    if found.state == "undone":
-        return "undone"
-    if found.boots is not None:
-        return f"on trial, {found.boots} boots left; keep it with: swupd confirm, go back with: swupd rollback"
-    if found.state == "done":
-        kept = size(transaction.kept_bytes(settings.root))
-        return f"complete; to go back ({kept} are kept for that): swupd rollback, to free them: swupd confirm"
-    return "complete"
-
-
-def _signatures(settings: Settings) -> str:
-    if not settings.check_signatures:
-        return "NOT checked (--nosigcheck)"
-    if settings.root_file is not None:
-        return f"checked from the root of trust on ({settings.root_file})"
-    return f"checked against {settings.certificate}" if settings.certificate else "no certificate: updates are refused"
-
-
-_BY_CERTIFICATE = "forged files and versions"
-_BY_ROOT = f"{_BY_CERTIFICATE}, old ones shown again, those of other products, endless files, silence, a stolen key"
-_NOT_BY_CERTIFICATE = "old versions shown again, those of other products, endless files, silence, a stolen key"
-
-
-def _protection(settings: Settings, report: Report) -> list[str]:
-    """What a hostile server or network can do to this device, and what it cannot."""
-    if not settings.check_signatures:
-        return ["Protected from:    nothing; whoever controls the server or the network controls this device"]
-    if settings.root_file is None:
-        return [f"Protected from:    {_BY_CERTIFICATE}", f"NOT from:          {_NOT_BY_CERTIFICATE} (no root of trust)"]
-    found = anchor(settings, layout(settings), report)
-    root, floors = found.root, found.floors
-    roles = ", ".join(f"{name} {role.threshold} of {len(role.keys)}" for name, role in sorted(root.roles.items()))
-    seen = f"version {floors.version}, vouched for on {_day(floors.signed)}" if floors.version else "no release so far"
-    return [
-        f"Protected from:    {_BY_ROOT}",
-        f"Root of trust:     number {root.number}, good until {root.expires:%Y-%m-%d}; keys: {roles}",
-        f"Product:           {settings.product or 'not known: a stream for other devices would not be noticed'}",
-        f"Newest seen:       {seen}",
-    ]
-
-
-def _day(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def check_update(options: Options, settings: Settings, report: Report) -> int:
@@ -441,7 +366,7 @@ def rollback(options: Options, settings: Settings, report: Report) -> int:
     """Goes back to the tree before the last change, without a server."""
     _require_root()
     if settings.dry_run:
-        report.say(f"Last change: {_last_change(settings)}")
+        report.say(f"Last change: {last_change(settings, sized=True)}")
         return 0
     with locked(layout(settings)):
         recover(settings, report)
@@ -500,26 +425,3 @@ def autoupdate(options: Options, settings: Settings, report: Report) -> int:
     off = bool(actions.run([actions.Action(("systemctl", "is-active", "-q", _UNITS[1]), "ask for the timer")]))
     report.say(f"Automatic updates are {'off' if off else 'on'}.")
     return 1 if off else 0
-
-
-Command = Callable[[Options, Settings, Report], int]
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "info": (info, "show the installed version and where updates come from"),
-    "autoupdate": (autoupdate, "show, enable or disable automatic updates"),
-    "check-update": (check_update, "say whether there is an update"),
-    "update": (update, "update to the latest version"),
-    "bundle-add": (bundle_add, "add bundles"),
-    "bundle-remove": (bundle_remove, "remove bundles"),
-    "bundle-list": (bundle_list, "list bundles"),
-    "bundle-info": (bundle_info, "show what a bundle holds"),
-    "search-file": (search_file, "find the bundle that ships a file"),
-    "diagnose": (diagnose, "compare the installation with what was published"),
-    "repair": (repair, "restore what differs from what was published"),
-    "os-install": (os_install, "install into a folder"),
-    "mirror": (mirror, "show, set or unset the mirror"),
-    "rollback": (rollback, "go back to the tree before the last change"),
-    "confirm": (confirm, "keep the last change for good, and free what is kept to go back"),
-    "clean": (clean, "empty the cache"),
-    "hashdump": (hashdump, "print the hash of a file"),
-    "verify": (verify, "old name of diagnose, repair and os-install"),
-}

@@ -14,6 +14,7 @@ from swupd.agent.catalog import between, closure, xattr_rule
 from swupd.agent.change import Result, Wish, carry_out, observe
 from swupd.agent.report import Steps
 from swupd.agent.session import Session, require_format
+from swupd.agent.settings import DEFAULT_PICKY_WHITELIST
 from swupd.agent.state import XattrRule, tracked
 from swupd.errors import (
     InvalidBundle,
@@ -40,7 +41,6 @@ REPAIR_STEPS = (
     "extract_fullfiles", "update_files", "run_postupdate_scripts",
 )  # fmt: skip
 DIAGNOSE_STEPS = ("load_manifests", "check_files_hash", "remove_extra_files")
-DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
 
 
 @dataclass(frozen=True)

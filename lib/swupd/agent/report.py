@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Protocol, TextIO
 
 QUIET, NORMAL, VERBOSE, DEBUG = range(4)
+CONTINUED = "SWUPD_JSON_CONTINUED"
+"""In the environment of an agent that goes on with the JSON that another began."""
 _INTERVAL = 0.2
 _LABELS = {
     "load_manifests": "look manifests up",

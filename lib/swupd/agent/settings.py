@@ -20,6 +20,8 @@ CONFIG_FILES = (
     "/etc/swupd/config",
 )
 STATE = "/var/lib/swupd"
+DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
+"""Where no file counts as extra, as a regular expression."""
 _FORBIDDEN_STATE = frozenset({"/", "/var", "/usr"})
 
 

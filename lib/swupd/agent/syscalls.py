@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 
 _EXCHANGE = 2
 """RENAME_EXCHANGE of linux/fs.h."""
@@ -23,8 +22,8 @@ def exchange(first_dir: int, first: bytes, second_dir: int, second: bytes) -> No
     call = getattr(_libc, "renameat2", None)
     if call is not None:
         result = call(first_dir, first, second_dir, second, _EXCHANGE)
-    elif platform.machine() in _RENAMEAT2:
-        result = _libc.syscall(_RENAMEAT2[platform.machine()], first_dir, first, second_dir, second, _EXCHANGE)
+    elif os.uname().machine in _RENAMEAT2:
+        result = _libc.syscall(_RENAMEAT2[os.uname().machine], first_dir, first, second_dir, second, _EXCHANGE)
     else:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     _check(result)
