@@ -78,25 +78,31 @@ def folder_node(path: str, permissions: int = 0o755, uid: int = 0, gid: int = 0)
 
 def hasher(node: Node) -> hmac.HMAC:
     """An HMAC that gives the digest once it was fed a file's content; other kinds need no feeding."""
-    link = paths.encode(node.target)
-    size = len(link) if node.kind == "L" else node.size
-    mode = 0 if node.kind == "L" else node.mode
-    key = hmac.digest(
-        struct.pack("<5Q", mode, node.uid, node.gid, 0, size if node.kind != "D" else 0),
-        _xattr_blob(node.xattrs),
-        "sha256",
-    )
-    content = {"D": b"DIRECTORY", "L": link}.get(node.kind, b"")
-    return hmac.new(key.hex().encode("ascii"), content, hashlib.sha256)
+    return hmac.new(_key(node), _inherent(node), hashlib.sha256)
 
 
 def digest(node: Node, content: Iterable[bytes] = ()) -> str:
-    """The 64 hex digits by which manifests name an object."""
+    """The 64 hex digits by which manifests name an object. A small file's content is held as a whole."""
+    if node.kind != "F":
+        return hmac.digest(_key(node), _inherent(node), "sha256").hex()
+    if node.size <= CHUNK:
+        return hmac.digest(_key(node), b"".join(content), "sha256").hex()
     mac = hasher(node)
-    if node.kind == "F":
-        for chunk in content:
-            mac.update(chunk)
+    for chunk in content:
+        mac.update(chunk)
     return mac.hexdigest()
+
+
+def _key(node: Node) -> bytes:
+    """What the content's HMAC is keyed with: the metadata, hashed."""
+    size = len(paths.encode(node.target)) if node.kind == "L" else node.size if node.kind == "F" else 0
+    metadata = struct.pack("<5Q", 0 if node.kind == "L" else node.mode, node.uid, node.gid, 0, size)
+    return hmac.digest(metadata, _xattr_blob(node.xattrs), "sha256").hex().encode("ascii")
+
+
+def _inherent(node: Node) -> bytes:
+    """What is hashed of an object without being a file's content."""
+    return b"DIRECTORY" if node.kind == "D" else paths.encode(node.target)
 
 
 def digest_manifest(data: bytes) -> str:
@@ -281,6 +287,9 @@ def read_chunks(dir_fd: int, name: bytes) -> Iterator[bytes]:
     try:
         while chunk := os.read(fd, CHUNK):
             yield chunk
+            # A regular file gives less only where it ends.
+            if len(chunk) < CHUNK:
+                break
     finally:
         os.close(fd)
 

@@ -258,8 +258,8 @@ def test_digests_of_what_is_on_disk(tmp_path: Path) -> None:
     os.setxattr(tmp_path / "x", "user.a", b"\0\xff")
     both = {tree.digest(MARKED, [b"hello"]), tree.digest(MARKED.without_xattrs(), [b"hello"])}
     with Root(tmp_path) as root:
-        assert state.names_on_disk(root, "/x", XattrRule.UNKNOWN) == both
-        assert state.names_on_disk(root, "/none", XattrRule.UNKNOWN) == frozenset()
+        assert state.seen_on_disk(root, "/x", XattrRule.UNKNOWN) == ("F", both)
+        assert state.seen_on_disk(root, "/none", XattrRule.UNKNOWN) == (None, frozenset())
 
 
 def test_no_descriptors_are_left_open(layout: Layout) -> None:

@@ -14,7 +14,7 @@ from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
 from swupd.agent.routes import Between, Route
 from swupd.agent.session import Session, act
-from swupd.agent.state import State, XattrRule, names_on_disk
+from swupd.agent.state import State, XattrRule, seen_on_disk
 from swupd.errors import DiskSpace
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
@@ -131,17 +131,17 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:
     """Looks at the disk where a plan needs it."""
     progress = steps.begin("check_files_hash")
-    kinds = {}
-    asked = plan.look_at(changes)
-    for path in asked:
-        kind = kind_at(root, path)
+    kinds: dict[str, str] = {}
+    digests = {}
+    ordered = sorted({e.name for e in changes.put}, key=paths.encode)
+    for done, path in enumerate(ordered, 1):
+        kind, digests[path] = seen_on_disk(root, path, rule)
         if kind is not None:
             kinds[path] = kind
-    digests = {}
-    ordered = sorted(changes.put, key=lambda e: paths.encode(e.name))
-    for done, entry in enumerate(ordered, 1):
-        digests[entry.name] = names_on_disk(root, entry.name, rule)
         progress(done, len(ordered), "files")
+    for path in plan.look_at(changes):
+        if path not in digests and (other := kind_at(root, path)) is not None:
+            kinds[path] = other
     below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
     return Facts(digests, kinds, below)
 

@@ -40,11 +40,9 @@ class XattrRule(Enum):
 
 def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tuple[Node, str], ...]:
     """The names that an object may go by, each with what it covers; the content is read once."""
-    views = {
-        XattrRule.HASHED: (node,),
-        XattrRule.IGNORED: (node.without_xattrs(),),
-        XattrRule.UNKNOWN: (node, node.without_xattrs()) if node.xattrs else (node,),
-    }[rule]
+    views: tuple[Node, ...] = (node,) if rule is not XattrRule.IGNORED else (node.without_xattrs(),)
+    if rule is XattrRule.UNKNOWN and node.xattrs:
+        views = (node, node.without_xattrs())
     macs = [tree.hasher(view) for view in views]
     if node.kind == "F":
         for chunk in content:
@@ -53,12 +51,14 @@ def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tupl
     return tuple((view, mac.hexdigest()) for view, mac in zip(views, macs, strict=True))
 
 
-def names_on_disk(root: Root, path: str, rule: XattrRule) -> frozenset[str]:
-    """The digests that what is at a path may go by; empty where there is nothing."""
+def seen_on_disk(root: Root, path: str, rule: XattrRule) -> tuple[str | None, frozenset[str]]:
+    """(kind, the digests that it may go by) of what is at a path; "?" and none for what streams cannot carry."""
     node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
     if node is None:
-        return frozenset()
-    return frozenset(name for _, name in digests(node, root.chunks(node), rule))
+        return ("?" if root.exists(path) else None), frozenset()
+    if rule is XattrRule.UNKNOWN and node.xattrs:
+        return node.kind, frozenset(name for _, name in digests(node, root.chunks(node), rule))
+    return node.kind, frozenset((tree.digest(node, root.chunks(node)),))
 
 
 @dataclass(frozen=True)
