@@ -1,0 +1,153 @@
+"""This project on the work: server, agent; and swupd-client 7.0.0 on the same stream where SWUPD_CLIENT names it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import meter
+from benchmarks.meter import Cost
+from benchmarks.trees import Release
+from benchmarks.web import Web, serving
+
+_START = "import sys; sys.path.insert(0, {!r}); from {} import main; sys.exit(main())"
+LIBRARY = os.fspath(Path(__file__).parents[1] / "lib")
+SERVER = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.server.cli"))
+AGENT = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.agent.cli"))
+CLIENT = os.environ.get("SWUPD_CLIENT", "")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream that is being made in a folder."""
+
+    base: Path
+
+    @property
+    def www(self) -> Path:
+        return self.base / "www"
+
+    def keys(self) -> None:
+        """Makes the keys."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        self.base.mkdir(parents=True)
+        meter.run([*SERVER, "keygen", self.base / "keys"])
+
+    def publish(self, release: Release, *words: str) -> Cost:
+        """Publishes a release as one bundle."""
+        keys = ("--signing-key", self.base / "keys/release.key", "--certificate", self.base / "keys/release.pem")
+        what = ("--rootfs", release.root, "--content", f"os-core={release.content}")
+        return meter.run(
+            [*SERVER, "publish", "--www", self.www, "--version", release.version, *what, *keys, *words],
+            env={"SOURCE_DATE_EPOCH": "1700000000"},
+        )
+
+    def packs(self, new: int, old: int) -> dict[str, int]:
+        """Bytes of the packs that lead from one release to another, by variant."""
+        return {
+            p.name.removeprefix(f"pack-os-core-from-{old}").removesuffix(".tar").removeprefix("."): p.stat().st_size
+            for p in (self.www / str(new)).glob(f"pack-os-core-from-{old}.*tar")
+        }
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device in a folder: its tree, its state, and which program works on it."""
+
+    base: Path
+    program: tuple[str, ...]
+    stream: Stream
+
+    @property
+    def ours(self) -> bool:
+        return self.program == AGENT
+
+    def run(self, url: str, command: str, *words: str, accepted: tuple[int, ...] = (0,)) -> Cost:
+        """Runs a command."""
+        tree = self.base / "tree"
+        place: list[object] = [tree] if command == "os-install" else ["-p", tree]
+        line = [*self.program, command, *place, "-u", url, "-F", "30", "-C", self.stream.base / "keys/release.pem"]
+        line += ["-S", self.base / "state", "--no-scripts", "--no-progress", "--allow-insecure-http"]
+        line += [] if self.ours else ["--ignore-time", "--no-boot-update"]
+        return meter.run([*line, *words], accepted)
+
+    def install(self, url: str, version: int) -> Cost:
+        """A fresh installation."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        self.base.mkdir(parents=True)
+        (self.base / "tree").mkdir()
+        return self.run(url, "os-install", "-V", str(version))
+
+    def again(self, kept: Path) -> None:
+        """The device as it was when it was kept."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        subprocess.run(["cp", "-a", kept, self.base], check=True)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an update cost a device. sent: bytes that the server sent."""
+
+    name: str
+    sent: int
+    warm: Cost
+    cold: Cost | None
+
+
+def programs() -> dict[str, tuple[str, ...]]:
+    """The agents that there are, by name."""
+    found = {"this agent": AGENT}
+    return {**found, "swupd-client 7.0.0": (CLIENT,)} if CLIENT else found
+
+
+def updates(stream: Stream, work: Path, old: int, new: int, rounds: int, cold: bool) -> Iterator[Applied]:
+    """Each agent from one release to another, in turn."""
+    with serving(stream.www, work / "nginx") as web:
+        for name, program in programs().items():
+            device = Device(work / "device", program, stream)
+            kept = work / f"kept-{len(program)}"
+            device.install(web.url, old)
+            shutil.rmtree(kept, ignore_errors=True)
+            device.base.rename(kept)
+            web.sent()
+            warm = []
+            for _ in range(rounds):
+                device.again(kept)
+                web.sent()
+                warm.append(device.run(web.url, "update", "-V", str(new)))
+            sent = web.sent()
+            yield Applied(name, sent, middle(warm), _cold(device, kept, web, new) if cold else None)
+
+
+def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:
+    device.again(kept)
+    meter.forget_pages()
+    return device.run(web.url, "update", "-V", str(new))
+
+
+def checks(stream: Stream, work: Path, version: int, rounds: int) -> Iterator[tuple[str, dict[str, Cost]]]:
+    """Each agent's os-install, diagnose (warm, cold) and info."""
+    with serving(stream.www, work / "nginx") as web:
+        for name, program in programs().items():
+            device = Device(work / "device", program, stream)
+            costs = {"os-install": device.install(web.url, version)}
+            costs["diagnose"] = middle([device.run(web.url, "diagnose") for _ in range(rounds)])
+            costs["info"] = middle([device.run(web.url, "info") for _ in range(2 * rounds + 1)])
+            meter.forget_pages()
+            costs["diagnose, cold"] = device.run(web.url, "diagnose")
+            yield name, costs
+
+
+def middle(costs: list[Cost]) -> Cost:
+    """The medians."""
+    return Cost(
+        statistics.median(c.cpu for c in costs),
+        statistics.median(c.wall for c in costs),
+        int(statistics.median(c.memory for c in costs)),
+    )

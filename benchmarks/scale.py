@@ -1,0 +1,111 @@
+"""How cost grows with the size of a system, the number of its bundles and of its versions: made-up trees."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import meter
+from benchmarks.ours import AGENT, SERVER, Device, Stream
+from benchmarks.web import serving
+
+
+@dataclass(frozen=True)
+class Point:
+    """Processor seconds and memory at one size: of the first release, of the last one, and of a device's commands."""
+
+    files: int
+    bundles: int
+    versions: int
+    first: float
+    next: float
+    install: float
+    update: float
+    diagnose: float
+    memory: int
+
+
+def by_size(work: Path, sizes: list[int], bundles: int) -> Iterator[Point]:
+    """Two versions each."""
+    for files in sizes:
+        yield _measured(work, files, bundles, 2)
+
+
+def by_versions(work: Path, files: int, bundles: int, counts: list[int]) -> Iterator[Point]:
+    """The same tree after more and more versions, with deltas from all of them."""
+    for versions in counts:
+        yield _measured(work, files, bundles, versions)
+
+
+def exponent(sizes: list[int], costs: list[float]) -> float:
+    """The slope of cost over size, both as logarithms: 1 for a cost that grows as size does."""
+    x, y = [math.log(s) for s in sizes], [math.log(max(c, 1e-3)) for c in costs]
+    middle, mean = sum(x) / len(x), sum(y) / len(y)
+    below = sum((a - middle) ** 2 for a in x)
+    return sum((a - middle) * (b - mean) for a, b in zip(x, y, strict=True)) / below if below else 0.0
+
+
+def points(found: list[Point]) -> list[dict[str, object]]:
+    """As JSON."""
+    return [asdict(point) for point in found]
+
+
+def _measured(work: Path, files: int, bundles: int, versions: int) -> Point:
+    stream = Stream(work / "stream")
+    stream.keys()
+    root = work / "tree"
+    shutil.rmtree(root, ignore_errors=True)
+    lists = _make(work, root, files, bundles)
+    keys = ("--signing-key", stream.base / "keys/release.key", "--certificate", stream.base / "keys/release.pem")
+    content = [word for name, place in lists.items() for word in ("--content", f"{name}={place}")]
+    costs = []
+    for number in range(1, versions + 1):
+        version = number * 10
+        _change(root, files, version)
+        line = [*SERVER, "publish", "--www", stream.www, "--version", version, "--rootfs", root, *content, *keys]
+        costs.append(meter.run([*line, "--previous-versions", str(number - 1), "--effort", "fast"]))
+    with serving(stream.www, work / "nginx") as web:
+        device = Device(work / "device", AGENT, stream)
+        everything = ("-B", ",".join(lists))
+        device.install(web.url, 10)
+        added = device.run(web.url, "bundle-add", *(name for name in lists if name != "os-core"))
+        update = device.run(web.url, "update")
+        diagnose = device.run(web.url, "diagnose")
+        shutil.rmtree(device.base)
+        (device.base / "tree").mkdir(parents=True)
+        install = device.run(web.url, "os-install", *everything)
+    return Point(
+        files, bundles, versions, costs[0].cpu, costs[-1].cpu, install.cpu, update.cpu, diagnose.cpu,
+        max(c.memory for c in (added, update, diagnose, install)),
+    )  # fmt: skip
+
+
+def _make(work: Path, root: Path, files: int, bundles: int) -> dict[str, Path]:
+    """Small files in folders of a hundred, by bundle."""
+    chance = random.Random(files)
+    lists: dict[str, list[str]] = {"os-core": ["/usr/lib/os-release"]}
+    (root / "usr/lib").mkdir(parents=True)
+    for number in range(files):
+        bundle = number * bundles // files
+        path = f"/usr/share/b{bundle}/d{number // 100}/f{number}"
+        place = root / path[1:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"%d\n" % number + chance.randbytes(chance.randrange(20, 400)))
+        lists.setdefault("os-core" if bundle == 0 else f"b{bundle}", []).append(path)
+    made = {}
+    for name, found in lists.items():
+        made[name] = work / f"list-{name}"
+        made[name].write_text("".join(f"{path}\n" for path in found))
+    return made
+
+
+def _change(root: Path, files: int, version: int) -> None:
+    """One file in a hundred."""
+    (root / "usr/lib/os-release").write_text(f"ID=scale\nVERSION_ID={version}\n")
+    for number, place in enumerate(sorted((root / "usr/share").glob("*/*/*"))):
+        if number % 100 == version // 10 % 100:
+            place.write_bytes(place.read_bytes() + b"%d" % version)
