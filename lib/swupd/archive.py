@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import bz2
-import hashlib
 import importlib
 import io
 import lzma
@@ -29,7 +28,7 @@ from swupd.xz import compress
 
 SOLID_LIMIT = 128 * 1024
 """Contents of at least so many bytes are compressed on their own."""
-GROUP_LIMIT = 8 * MIB
+GROUP_LIMIT = 2 * MIB
 _CHUNK = 1 << 20
 """Smaller ones share a .xz stream of up to so many bytes."""
 _BLOCK = 512
@@ -197,30 +196,6 @@ def grouped(members: Iterable[tuple[str, Node, Callable[[], bytes]]], limit: int
 def _ends_group(name: str) -> bool:
     """True for one name in 64."""
     return zlib.crc32(name.encode()) % 64 == 0
-
-
-def streams(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """The .xz streams of a file: where each begins, its size, and the SHA-256 of what it holds.
-
-    Ends at the first byte that is part of none. Raises OSError.
-    """
-    start, data = 0, b""
-    while data := data or file.read(_CHUNK):
-        unpacker, digest, fed = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT), hashlib.sha256(), 0
-        while True:
-            try:
-                digest.update(unpacker.decompress(data, _CHUNK))
-            except (lzma.LZMAError, MemoryError):
-                return
-            fed += len(data)
-            if unpacker.eof:
-                break
-            data = file.read(_CHUNK) if unpacker.needs_input else b""
-            if unpacker.needs_input and not data:
-                return
-        data = unpacker.unused_data
-        yield start, fed - len(data), digest.digest()
-        start += fed - len(data)
 
 
 PACK_FRAME = 4 * _BLOCK

@@ -95,6 +95,11 @@ def pack(bundle: str, to_release: int, from_release: int, variant: str = "") -> 
     return f"{to_release}/pack-{bundle}-from-{from_release}{'.' if variant else ''}{variant}.tar"
 
 
+def pack_index(bundle: str, version: int) -> str:
+    """Where the parts of a zero pack lie, for the server that makes the next one. No device asks for it."""
+    return f"{version}/pack-{bundle}-from-0.index"
+
+
 def head(stream_format: int | str) -> str:
     """The signed document that names the newest release of a format."""
     return f"version/format{stream_format}/head"

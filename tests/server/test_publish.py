@@ -21,7 +21,7 @@ import pytest
 from swupd import archive, delta, manifest, signing, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
 from swupd.manifest import Manifest
-from swupd.server import history, lint, publish, writer
+from swupd.server import history, lint, packs, publish, writer
 from swupd.server.history import FolderStore, Trusted, UrlStore
 from tests import builders
 from tests.builders import NOW, REST, File, Folder, Link
@@ -409,7 +409,7 @@ def test_a_change_of_format_makes_an_interim_release(tmp_path: Path) -> None:
     assert [e.name for e in last.entries] == ["editor", "os-core"]
     assert not [e for n in ("os-core", "editor") for e in read(www, 40, n).entries if not e.present]
     assert (www / stream.pack("os-core", 39, 20)).exists()
-    assert {p.name for p in (www / "40").glob("pack-*")} == {f"pack-{n}-from-0.tar" for n in ("editor", "os-core")}
+    assert {p.name for p in (www / "40").glob("pack-*.tar")} == {f"pack-{n}-from-0.tar" for n in ("editor", "os-core")}
     assert errors(www) == []
 
 
@@ -509,7 +509,7 @@ def test_a_folder_becomes_a_file_only_when_that_is_allowed(tmp_path: Path) -> No
 def test_deltas_can_be_asked_for_by_version(tmp_path: Path) -> None:
     www = two_releases(tmp_path)
     builders.release(tmp_path, 30, FILES, CONTENT, delta_from=(10,))
-    assert sorted(p.name for p in (www / "30").glob("pack-os-core-*")) == [
+    assert sorted(p.name for p in (www / "30").glob("pack-os-core-*.tar")) == [
         f"pack-os-core-from-{n}.tar" for n in (0, 10)
     ]
     with pytest.raises(InvalidOption, match="no release 35"):
@@ -529,16 +529,29 @@ def test_a_release_says_which_ones_came_before(published: Path) -> None:
 def test_what_a_zero_pack_takes_over_is_what_it_would_have_made(tmp_path: Path) -> None:
     small: builders.Tree = {f"/usr/share/{i}": f"{i} " * 9000 for i in range(300)}
     content = {"os-core": builders.REST}
-    for name, versions in (("with", 1), ("without", 0), ("damaged", 1)):
+    names = ("with", "without", "damaged", "index damaged", "index wrong", "index missing")
+    for name in names:
         builders.release(tmp_path / name, 10, small, content)
         pack = tmp_path / name / "www/10/pack-os-core-from-0.tar"
         if name == "damaged":
             data = bytearray(pack.read_bytes())
             data[len(data) // 2] ^= 1
             pack.write_bytes(data)
+        index = pack.with_suffix(".index")
+        lines = index.read_text().splitlines()
+        if name == "index damaged":
+            index.write_text("nonsense\n")
+        if name == "index wrong":
+            # Each group is said to lie where another does.
+            places = [line.rsplit("\t", 3) for line in lines]
+            moved = places[1:] + places[:1]
+            index.write_text("".join(f"{m[0]}\t{m[1]}\t{p[2]}\t{p[3]}\n" for p, m in zip(places, moved, strict=True)))
+        if name == "index missing":
+            index.unlink()
+        versions = 0 if name == "without" else 1
         files = small | {"/usr/share/7": "other"}
         builders.release(tmp_path / name, 20, files, content, previous_versions=versions)
-    made = {(tmp_path / n / "www/20/pack-os-core-from-0.tar").read_bytes() for n in ("with", "without", "damaged")}
+    made = {(tmp_path / n / "www/20/pack-os-core-from-0.tar").read_bytes() for n in names}
     assert len(made) == 1
 
 
@@ -547,7 +560,7 @@ def test_a_zero_pack_compresses_only_what_changed(tmp_path: Path, monkeypatch: p
     content = {"os-core": builders.REST}
     builders.release(tmp_path, 10, small, content)
     sizes: list[int] = []
-    compress = archive.compress
-    monkeypatch.setattr(archive, "compress", lambda data: (sizes.append(len(data)), compress(data))[1])
+    compress = packs.compress
+    monkeypatch.setattr(packs, "compress", lambda data, *how: (sizes.append(len(data)), compress(data, *how))[1])
     builders.release(tmp_path, 20, small | {"/usr/share/7": "other"}, content, previous_versions=1)
     assert sum(sizes) < sum(len(str(text)) for text in small.values()) / 2

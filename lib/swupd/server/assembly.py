@@ -16,7 +16,7 @@ from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake
 from swupd.server.history import FolderStore, Trusted
-from swupd.server.packs import Piece, Staged
+from swupd.server.packs import Made, Piece, Staged
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
 from swupd.tree import Node
@@ -180,25 +180,27 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
     pieces = [(pack, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
     made: dict[str, int] = {}
     unpacked: dict[str, int] = {}
-    done = crew.map(packs.compressed, (piece for _, piece in pieces))
+    done = crew.map(packs.made, (piece for _, piece in pieces))
     counted = _counted(zip(pieces, done, strict=True), len(pieces), report)
     for pack, parts in groupby(counted, key=lambda part: part[0][0]):
         written: list[packs.Written] = []
         made[pack.name] = draft.staging.write(pack.name, _noted(parts, written))
         unpacked[pack.name] = sum(piece.unpacked for piece, _, _ in written)
+        if pack.old is None:
+            draft.staging.write(stream.pack_index(pack.new.name, pack.new.version), [packs.index(written)])
         for name, also in _variant(draft, pack, written, sizes).items():
             made[name] = draft.staging.write(name, (piece.compressed() for piece in also))
             unpacked[name] = sum(piece.unpacked for piece in also)
     return made, unpacked
 
 
-def _noted(parts: Iterable[tuple[tuple[_Pack, Piece], bytes]], written: list[packs.Written]) -> Iterator[bytes]:
+def _noted(parts: Iterable[tuple[tuple[_Pack, Piece], Made]], written: list[packs.Written]) -> Iterator[bytes]:
     """The bytes of a pack's pieces; notes where each lies."""
     at = 0
-    for (_, piece), data in parts:
-        written.append((piece, at, len(data)))
-        at += len(data)
-        yield data
+    for (_, piece), made in parts:
+        written.append((piece, at, packs.Mark(made.size, made.names, made.digest)))
+        at += made.size
+        yield made.data
 
 
 def _variant(
@@ -221,8 +223,8 @@ def _variant(
 
 
 def _counted(
-    parts: Iterable[tuple[tuple[_Pack, Piece], bytes]], total: int, report: Report
-) -> Iterator[tuple[tuple[_Pack, Piece], bytes]]:
+    parts: Iterable[tuple[tuple[_Pack, Piece], Made]], total: int, report: Report
+) -> Iterator[tuple[tuple[_Pack, Piece], Made]]:
     for number, part in enumerate(parts, 1):
         yield part
         report.phase("packs", number, total)
@@ -273,7 +275,8 @@ def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:
     old = next(_older_manifests(draft, pack.new), None)
     if old is None or not isinstance(draft.past.store, FolderStore):
         return packs.NOTHING_BEFORE
-    return packs.before(draft.past.store.www / stream.pack(old.name, old.version, 0))
+    www = draft.past.store.www
+    return packs.before(www / stream.pack(old.name, old.version, 0), www / stream.pack_index(old.name, old.version))
 
 
 def _staged(draft: Draft, entry: Entry) -> Staged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,24 +33,6 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class Solid:
-    """A large object, compressed on its own so that fullfile and packs share the work."""
-
-    staged: Staged
-
-    @property
-    def unpacked(self) -> int:
-        """Bytes of the pack's tar."""
-        return archive.member_size(f"staged/{self.staged.digest}", self.staged.node)
-
-    def compressed(self) -> bytes:
-        """The object as .xz streams: header, content."""
-        head = compress(archive.header(f"staged/{self.staged.digest}", self.staged.node))
-        ready = self.staged.stream()
-        return head + (archive.content_block(self.staged.read()) if ready is None else ready)
-
-
-@dataclass(frozen=True, slots=True)
 class Ready:
     """Bytes of a pack that are the same in each."""
 
@@ -67,40 +48,84 @@ class Ready:
 class Before:
     """A pack that was published before, whose .xz streams may serve again.
 
-    streams: where each begins and its size, by the SHA-256 of what it holds.
+    streams: where each begins, its size and its own SHA-256, by the SHA-256 of the names of what it holds.
     """
 
     place: Path
-    streams: Mapping[bytes, tuple[int, int]]
+    streams: Mapping[bytes, tuple[int, int, bytes]]
 
-    def find(self, data: bytes) -> bytes | None:
-        """The .xz stream that holds data, None if there is none."""
-        found = self.streams.get(hashlib.sha256(data).digest())
+    def find(self, names: bytes) -> bytes | None:
+        """The .xz stream of a group, None if there is none that is whole."""
+        found = self.streams.get(names)
         if found is None:
             return None
+        start, size, digest = found
         try:
             with open(self.place, "rb") as file:
-                file.seek(found[0])
-                return file.read(found[1])
+                file.seek(start)
+                stored = file.read(size)
         except OSError:
             return None
+        return stored if hashlib.sha256(stored).digest() == digest else None
 
 
 NOTHING_BEFORE = Before(Path(), {})
 
 
-def before(place: Path) -> Before:
-    """What a pack holds; as much as can be read of one that is damaged or missing."""
+def before(place: Path, index: Path) -> Before:
+    """What a pack holds, as its index says; nothing where that cannot be read."""
     found = {}
-    with contextlib.suppress(OSError), open(place, "rb") as file:
-        for start, size, digest in archive.streams(file):
-            found[digest] = (start, size)
+    try:
+        for line in index.read_text().splitlines():
+            start, size, names, own = line.split("\t")
+            found[bytes.fromhex(names)] = (int(start), int(size), bytes.fromhex(own))
+    except (OSError, ValueError):
+        return NOTHING_BEFORE
     return Before(place, found)
+
+
+def index(written: Sequence[Written]) -> bytes:
+    """Where the groups of a pack lie: start, size, SHA-256 of the names of what each holds, and of its own bytes."""
+    lines = [
+        f"{start}\t{mark.size}\t{mark.names.hex()}\t{mark.digest.hex()}\n" for _, start, mark in written if mark.names
+    ]
+    return "".join(lines).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """A large object, compressed on its own so that fullfile and packs share the work."""
+
+    staged: Staged
+    before: Before
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the pack's tar."""
+        return archive.member_size(self.name, self.staged.node)
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return f"staged/{self.staged.digest}"
+
+    def compressed(self) -> bytes:
+        """The object as .xz streams: header, content."""
+        return self.made().data
+
+    def made(self) -> Made:
+        """The same, and hashes to know it by."""
+        return _made([self.name], self.before, self._compressed)
+
+    def _compressed(self) -> bytes:
+        head = compress(archive.header(self.name, self.staged.node))
+        ready = self.staged.stream()
+        return head + (archive.content_block(self.staged.read()) if ready is None else ready)
 
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """Small objects that are compressed together, or taken over from the pack before."""
+    """Small objects that are compressed together."""
 
     group: Group
     before: Before
@@ -113,8 +138,19 @@ class Small:
 
     def compressed(self) -> bytes:
         """The objects as one .xz stream."""
-        data = self.group.tar()
-        return self.before.find(data) or compress(data, self.effort)
+        return self.made().data
+
+    def made(self) -> Made:
+        """The same, and hashes to know it by."""
+        names = [name for name, _, _ in self.group.members]
+        return _made(names, self.before, lambda: compress(self.group.tar(), self.effort))
+
+
+def _made(names: Sequence[str], before: Before, pack: Callable[[], bytes]) -> Made:
+    """A piece from the pack before, or made now. Names are enough to know it by: they hold the objects' digests."""
+    known = hashlib.sha256("\n".join(names).encode()).digest()
+    data = before.find(known) or pack()
+    return Made(data, known, hashlib.sha256(data).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +169,32 @@ class Copied:
             return file.read(self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The bytes of a piece; with the SHA-256 of its members' names and of the bytes."""
+
+    data: bytes
+    names: bytes = b""
+    digest: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is kept of a piece once its bytes are written."""
+
+    size: int
+    names: bytes = b""
+    digest: bytes = b""
+
+
 Piece = Small | Solid | Ready | Copied
-Written = tuple[Piece, int, int]
-"""A piece of a pack, where it begins in it, and its bytes."""
+Written = tuple[Piece, int, Mark]
+"""A piece of a pack, where it begins in it, and what is known of its bytes."""
 
 
 def distinct(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -178,7 +237,7 @@ def pieces(
         yield from (Small(group, earlier) for group in archive.grouped(small))
     # These were compressed already; what can still be saved on them is little.
     yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.FAST) for d in changed if d[0] in alone)
-    yield from (Solid(o) for o in objects if o.node.size >= archive.SOLID_LIMIT)
+    yield from (Solid(o, earlier) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 
 
@@ -196,7 +255,9 @@ def replaced(pack: Path, written: Sequence[Written], instead: Sequence[Instead])
     """A pack that was written, with some of its objects replaced by other deltas."""
     names = {name for i in instead for name in (f"delta/{i.name}", f"staged/{i.digest}")}
     kept: list[Piece] = [
-        Copied(pack, start, size, piece.unpacked) for piece, start, size in written if not _holds_one_of(piece, names)
+        Copied(pack, start, mark.size, piece.unpacked)
+        for piece, start, mark in written
+        if not _holds_one_of(piece, names)
     ]
     members = [(f"delta/{i.name}", file_node(f"/{i.name}", 0o644, i.size), i.read) for i in instead]
     put = [Small(Group((member,)), NOTHING_BEFORE, Effort.FAST) for member in members]
@@ -206,7 +267,7 @@ def replaced(pack: Path, written: Sequence[Written], instead: Sequence[Instead])
 def _holds_one_of(piece: Piece, names: Collection[str]) -> bool:
     """Whether a piece is a single object of one of those names."""
     if isinstance(piece, Solid):
-        return f"staged/{piece.staged.digest}" in names
+        return piece.name in names
     return isinstance(piece, Small) and len(piece.group.members) == 1 and piece.group.members[0][0] in names
 
 
@@ -214,6 +275,6 @@ def _member_name(staged: Staged) -> str:
     return f"staged/{staged.digest}" + ("/" if staged.node.kind == "D" else "")
 
 
-def compressed(piece: Piece) -> bytes:
+def made(piece: Piece) -> Made:
     """A piece's bytes: a function of its own, for executors that send functions elsewhere."""
-    return piece.compressed()
+    return piece.made() if isinstance(piece, Small | Solid) else Made(piece.compressed())
