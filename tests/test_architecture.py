@@ -67,6 +67,7 @@ THIRD_PARTY = {
     "bsdiff4",
     "compression",
     "cryptography",
+    "distributed",
     "elftools",
     "hdiffpatch",
     "lz4",

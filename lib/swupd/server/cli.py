@@ -9,16 +9,27 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from swupd import __version__, signing, stream
 from swupd.errors import InvalidOption, SwupdError
-from swupd.server import bundles, console, history, imagecli, inputs, keys, mirror, rootfs, signers, trustcli, withdraw
+from swupd.server import (
+    bundles,
+    console,
+    executors,
+    history,
+    imagecli,
+    inputs,
+    keys,
+    mirror,
+    rootfs,
+    signers,
+    trustcli,
+    withdraw,
+)
 from swupd.server.bundles import BundleSpec
 from swupd.server.history import Trusted
 from swupd.server.publish import Job, publish
-from swupd.server.work import Crew
 from swupd.xz import Effort
 
 _INTERRUPTED = 130
@@ -44,6 +55,14 @@ _PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
     ("--without-head", {"action": "store_true", "help": "though devices with a root of trust will not see it"}),
     ("--exclude", {"metavar": "FILE", "help": "paths and patterns that are never shipped, one a line"}),
     ("--jobs", {"metavar": "N", "help": "how much is done at a time (number of processors)"}),
+    (
+        "--scheduler",
+        {
+            "metavar": "ADDRESS",
+            "default": "",
+            "help": "have the workers of this dask scheduler do it; they see the same folders under the same names",
+        },
+    ),
     ("--no-xattrs", {"action": "store_true", "help": "for clients that were built without xattrs"}),
     ("--allow-folder-replacement", {"action": "store_true", "help": "allow what old C clients fail at"}),
     ("--quiet", {"action": "store_true", "help": "say nothing but warnings and errors"}),
@@ -176,9 +195,9 @@ def _publish(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     jobs = _number(arguments.jobs, "--jobs", 1) or len(os.sched_getaffinity(0))
     job = _job(arguments)
-    with ThreadPoolExecutor(jobs) as executor:
+    with executors.crew(jobs, arguments.scheduler) as crew:
         try:
-            result = publish(job, Crew(executor, 2 * jobs), _now(), report)
+            result = publish(job, crew, _now(), report)
         finally:
             report.close()
     seconds = time.monotonic() - began
@@ -194,14 +213,14 @@ def _fetch(arguments: argparse.Namespace) -> int:
     jobs = _number(arguments.jobs, "--jobs", 1) or 1
     trust = _trust(arguments.previous_certificate)
     store = mirror.CopyingStore(history.open_store(arguments.url), arguments.output)
-    with ThreadPoolExecutor(jobs) as executor:
+    with executors.crew(jobs, "") as crew:
         try:
             found = mirror.fetch(
                 Trusted(store, None if trust is None else (trust, _now())),
                 _number(arguments.format, "--format", 1) or 0,
                 _number(arguments.previous_versions, "--previous-versions", 0) or 0,
                 _versions(arguments.delta_from),
-                Crew(executor, 2 * jobs),
+                crew,
                 report,
             )
         finally:
@@ -246,9 +265,9 @@ def _now() -> datetime.datetime:
 
 def _job(arguments: argparse.Namespace) -> Job:
     return Job(
-        www=Path(arguments.www),
+        www=Path(arguments.www).absolute(),
         version=stream.version(arguments.version),
-        rootfs=Path(arguments.rootfs),
+        rootfs=Path(arguments.rootfs).absolute(),
         specs=_specs(arguments),
         format=_number(arguments.format, "--format", 1) or 0,
         previous=history.open_store(arguments.previous_url) if arguments.previous_url else None,
