@@ -7,6 +7,7 @@ one machine. A scheduler's workers may be on other machines that see the same fo
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -35,13 +36,13 @@ def crew(jobs: int, scheduler: str) -> Iterator[Crew]:
 def _workers(scheduler: str) -> Iterator[tuple[Executor, int]]:
     """(an executor, its number of threads over all workers)."""
     try:
-        from distributed import Client  # noqa: PLC0415 - large, and few publish with it
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as e:
         raise InvalidOption(
             "--scheduler needs dask.distributed, which is not installed", "Install it (pip install distributed)."
         ) from e
     try:
-        client: Any = Client(scheduler, timeout=_PATIENCE)
+        client = distributed.Client(scheduler, timeout=_PATIENCE)
     except (OSError, ValueError) as e:
         raise InvalidOption(
             f"there is no dask scheduler at {scheduler}: {e}", "Start one (dask scheduler), and workers for it."
