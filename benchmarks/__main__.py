@@ -143,9 +143,9 @@ def _small_change(work: Path, stream: Stream, new: Release, first: Cost, results
     with release.content.open("a") as listed:
         listed.write("/usr/lib/one-kilobyte\n")
     cost = stream.publish(release, "--previous-versions", "1")
-    ratio = cost.cpu / first.cpu
+    ratio, before = cost.cpu / first.cpu, first.cpu
     results.sections["A release in which one file of 1 KB is new"] = [
-        f"Publishing it takes {cost.cpu:.1f} s of processor time, {ratio:.3f} of the first release's {first.cpu:.1f} s.",
+        f"Publishing it takes {cost.cpu:.1f} s of processor time, {ratio:.3f} of the first release's {before:.1f} s.",
     ]
     results.data["small-change"] = {"cpu": cost.cpu, "ratio": ratio}
 
@@ -185,8 +185,9 @@ def _scale(options: argparse.Namespace, work: Path, results: Results) -> None:
 
 def _how(options: argparse.Namespace) -> list[str]:
     return [
-        f"`scripts/benchmark`, parts {options.only}: one run, one program after another. What is quick is the median of",
-        f"{options.rounds} runs. CPU is processor time of a program and its children, peak is the memory of its largest process.",
+        f"`scripts/benchmark`, parts {options.only}: one run, one program after another. What is quick is the median",
+        f"of {options.rounds} runs. CPU is processor time of a program and its children, peak is the memory of the",
+        "largest process.",
         "Ratios count, not seconds: machines differ, and this one may have been busy.",
     ]
 
