@@ -1,199 +1,118 @@
-"""Runs the benchmarks: scripts/benchmark [--trees FOLDER] [--only PART,...] [--output FOLDER]"""
+"""Measures this project and its peers on the same work, and writes a table, figures and a picture."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks import ours, peers, report, scale, trees
-from benchmarks.meter import Cost
-from benchmarks.ours import Stream
-from benchmarks.report import Row
-from benchmarks.trees import Release
+from benchmarks import parts, programs, report, results, trees
+from benchmarks.meter import Failed
+from benchmarks.parts import Run, Settings
+from benchmarks.results import Results
 
 HERE = Path(__file__).parents[1]
-PARTS = ("peers", "agents", "small-change", "scale")
+AFTERWARDS: dict[str, Callable[[Run], None]] = {
+    "small-change": parts.small_change,
+    "behind": parts.behind,
+    "workers": parts.spread,
+    "scale": parts.growth,
+}
+"""Parts that follow the transitions, in their order."""
+PARTS = ("peers", "agents", *AFTERWARDS)
+QUICK = Settings(limit=120, rounds=1, sizes=(500, 1_000, 2_000), counts=(2, 3, 4), bundles=5)
+DEFAULT = Settings()
 
 
-@dataclasses.dataclass
-class Results:
-    """What was found so far."""
-
-    sections: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
-    rows: list[Row] = dataclasses.field(default_factory=list)
-    growth: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs what was asked for."""
-    options = _arguments()
+    options = _arguments(argv)
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set(PARTS):
+        print(f"There is no part {min(unknown)}: take some of {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
     if os.geteuid() != 0:
         print("The benchmarks install trees with other owners: run this as root.", file=sys.stderr)
         return 1
-    wanted = options.only.split(",")
-    results = Results()
+    found = Results(options.output, results.earlier(options.reuse))
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder:
-        work = Path(folder)
-        if set(wanted) & {"peers", "agents", "small-change"}:
-            _releases(options, work, wanted, results)
-        if "scale" in wanted:
-            _scale(options, work, results)
-    sections = {"How": _how(options), **results.sections}
-    report.write(options.output, "Benchmarks", sections, results.data)
-    if results.rows:
-        report.picture(options.output / "benchmarks.png", results.rows, results.growth)
+        run = Run(_settings(options), found, Path(folder))
+        found.add("How", _how(run.settings, wanted), "programs", programs.versions())
+        _measure(run, options, wanted)
+    report.picture(options.output / "benchmarks.png", found.tables, found.growth)
     print((options.output / "benchmarks.md").read_text())
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
-    parser.add_argument("--trees", type=Path, help="folder with trees v10 and v20 (a small corpus is made otherwise)")
-    parser.add_argument("--versions", default="10,20", help="which two trees (%(default)s)")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts: %(default)s")
-    parser.add_argument("--peers", default="", help="only peers with one of these words in their names")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds that a peer may take (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often what is quick is measured (%(default)s)")
-    parser.add_argument("--sizes", default="1000,10000,100000", help="files of the made-up systems (%(default)s)")
-    parser.add_argument("--bundles", type=int, default=50, help="bundles of those (%(default)s)")
-    parser.add_argument("--counts", default="2,5,10,20", help="versions of the middle one of those (%(default)s)")
-    parser.add_argument("--work", help="where to work: the disk that counts (the system's temporary folder)")
-    parser.add_argument("--output", type=Path, default=HERE / "docs", help="where results go (docs/)")
-    return parser.parse_args()
+    parser.add_argument("--corpus", choices=("small", "full"), default="small", help="made of Debian packages (small)")
+    parser.add_argument("--trees", type=Path, metavar="FOLDER", help="or trees v10, v20 and so on that are there")
+    parser.add_argument("--versions", metavar="N,...", help="which of them (all)")
+    parser.add_argument("--only", metavar="PART,...", default=",".join(PARTS), help="parts: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="everything once and small")
+    parser.add_argument("--peers", metavar="WORD,...", help="only peers with one of these words in their names")
+    parser.add_argument("--limit", type=float, metavar="S", help="seconds for one program of a peer (1800)")
+    parser.add_argument("--reuse", type=Path, metavar="JSON", help="take peers on the same trees from an earlier run")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often what is quick is measured (3)")
+    parser.add_argument("--sizes", metavar="N,...", help="files of the made-up systems (1000,10000,100000)")
+    parser.add_argument("--bundles", type=int, metavar="N", help="bundles of those (50)")
+    parser.add_argument("--counts", metavar="N,...", help="versions of the middle one of those (2,5,10,20)")
+    parser.add_argument("--work", metavar="FOLDER", help="where to work: the disk that counts")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", default=HERE / "docs", help="for results (docs)")
+    return parser.parse_args(argv)
 
 
-def _releases(options: argparse.Namespace, work: Path, wanted: list[str], results: Results) -> None:
-    base = options.trees or trees.make(HERE / ".benchmark/corpus", HERE / "scripts")
-    numbers = [int(n) for n in options.versions.split(",")]
-    old, new = (trees.prepare(base / f"v{n}", n, work) for n in numbers)
-    stream = Stream(work / "stream")
-    stream.keys()
-    _say("publishing")
-    first = stream.publish(old)
-    second = stream.publish(new, "--previous-versions", "1")
-    results.data["publish"] = {"first": first.cpu, "second": second.cpu, "memory": max(first.memory, second.memory)}
-    if "agents" in wanted:
-        _agents(options, work, stream, old, new, results)
-    if "peers" in wanted:
-        _peers(options, work, stream, (old, new), second, results)
-    if "small-change" in wanted:
-        _small_change(work, stream, new, first, results)
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {
+        "limit": options.limit,
+        "rounds": options.rounds,
+        "bundles": options.bundles,
+        "peers": tuple(options.peers.split(",")) if options.peers else None,
+        "sizes": _numbers(options.sizes),
+        "counts": _numbers(options.counts),
+    }
+    return replace(QUICK if options.quick else DEFAULT, **{k: v for k, v in given.items() if v is not None})
 
 
-def _agents(
-    options: argparse.Namespace, work: Path, stream: Stream, old: Release, new: Release, results: Results
-) -> None:
-    _say("agents")
-    applied = list(ours.updates(stream, work, old.version, new.version, options.rounds, cold=True))
-    checked = dict(ours.checks(stream, work, new.version, options.rounds))
-    costs: dict[str, dict[str, Cost]] = {}
-    for found in applied:
-        costs[found.name] = {"update": found.warm, **({"update, cold": found.cold} if found.cold else {})}
-        costs[found.name] |= checked[found.name]
-    sent = [f"* {a.name} fetched {a.sent / report.MB:.2f} MB for the update, manifests included." for a in applied]
-    results.sections["Agents on the same stream"] = [*report.costs(costs), "", *sent]
-    results.data["agents"] = {n: {c: dataclasses.asdict(v) for c, v in found.items()} for n, found in costs.items()}
-    results.data["sent"] = {a.name: a.sent for a in applied}
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    return tuple(int(n) for n in text.split(",")) if text else None
 
 
-def _peers(
-    options: argparse.Namespace,
-    work: Path,
-    stream: Stream,
-    releases: tuple[Release, Release],
-    publish: Cost,
-    results: Results,
-) -> None:
-    old, new = releases
-    packs = stream.packs(new.version, old.version)
-    sent = results.data.get("agents", {}).get("this agent", {}).get("update")
-    apply = Cost(**sent) if sent else None
-    note = " (the whole publish)"
-    rows = [
-        report.row(f"this project, its own agent ({name or 'plain'} pack){note}", size, publish, apply)
-        for name, size in sorted(packs.items(), key=lambda item: item[1])
-        if name
-    ]
-    rows.append(report.row(f"this project, pack that C clients read{note}", packs.get(""), publish, apply))
-    for name, found in peers.outcomes(peers.Work(old, new, work, options.limit), options.peers.split(",")):
-        _say(name)
-        if isinstance(found, str):
-            rows.append(report.row(name, None, None, None, found.replace("\n", " ")[-160:]))
-        else:
-            rows.append(report.row(name, found.size, found.make, found.apply))
-    rows += [report.row(name, None, None, None, why) for name, why in peers.NOT_RUN.items()]
-    results.rows = rows
-    results.sections["From one release to the next"] = report.table(rows)
-    results.data["peers"] = rows
+def _measure(run: Run, options: argparse.Namespace, wanted: Sequence[str]) -> None:
+    if set(wanted) - {"scale"}:
+        sources = list(_sources(options))
+        transitions = {"peers", "agents"} & set(wanted)
+        parts.publish(run, sources if transitions else sources[:1])
+        if transitions:
+            parts.transitions(run, wanted)
+    for name, part in AFTERWARDS.items():
+        if name in wanted:
+            try:
+                part(run)
+            except Failed as e:
+                parts.unmeasured(run, name, e)
 
 
-def _small_change(work: Path, stream: Stream, new: Release, first: Cost, results: Results) -> None:
-    """A further release in which a file of 1 KB changed."""
-    _say("one small file changed")
-    release = trees.prepare(new.root, new.version + 10, work)
-    place = release.root / "usr/lib/one-kilobyte"
-    place.write_bytes(bytes(range(256)) * 4)
-    with release.content.open("a") as listed:
-        listed.write("/usr/lib/one-kilobyte\n")
-    cost = stream.publish(release, "--previous-versions", "1")
-    ratio, before = cost.cpu / first.cpu, first.cpu
-    results.sections["A release in which one file of 1 KB is new"] = [
-        f"Publishing it takes {cost.cpu:.1f} s of processor time, {ratio:.3f} of the first release's {before:.1f} s.",
-    ]
-    results.data["small-change"] = {"cpu": cost.cpu, "ratio": ratio}
+def _sources(options: argparse.Namespace) -> Iterator[tuple[int, Path]]:
+    base = options.trees or trees.make(HERE / ".benchmark", options.corpus, HERE / "scripts")
+    there = sorted(int(p.name[1:]) for p in base.glob("v*") if p.name[1:].isdigit())
+    for version in _numbers(options.versions) or there:
+        yield version, base / f"v{version}"
 
 
-def _scale(options: argparse.Namespace, work: Path, results: Results) -> None:
-    sizes = [int(n) for n in options.sizes.split(",")]
-    counts = [int(n) for n in options.counts.split(",")]
-    middle = sizes[len(sizes) // 2]
-    parts: tuple[tuple[str, list[int], Callable[[], Any], str], ...] = (
-        ("files", sizes, lambda: scale.by_size(work, sizes, options.bundles), f"{options.bundles} bundles, 2 versions"),
-        (
-            "versions",
-            counts,
-            lambda: scale.by_versions(work, middle, options.bundles, counts),
-            f"{middle} files in {options.bundles} bundles, deltas from all versions",
-        ),
-    )
-    for label, axis, measure, what in parts:
-        _say(f"growth with {label}")
-        found = list(measure())
-        names = ("first", "next", "install", "update", "diagnose")
-        lines = [
-            f"| {label} | {' | '.join(names)} | peak MB |",
-            f"| ---: | {' | '.join('---:' for _ in names)} | ---: |",
-        ]
-        for size, point in zip(axis, found, strict=True):
-            cells = [f"{getattr(point, name):.2f}" for name in names]
-            lines.append(f"| {size} | {' | '.join(cells)} | {point.memory / report.MB:.0f} |")
-        slopes = {name: scale.exponent(axis, [getattr(point, name) for point in found]) for name in names}
-        said = ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items())
-        results.sections[f"Growth with the number of {label} ({what}), processor seconds"] = [
-            *lines, "", f"Exponents (1: as {label} grow; less: better): {said}.",
-        ]  # fmt: skip
-        results.growth[label] = (axis, {name: [getattr(point, name) for point in found] for name in names})
-        results.data[f"growth-{label}"] = {"points": scale.points(found), "exponents": slopes}
-
-
-def _how(options: argparse.Namespace) -> list[str]:
+def _how(settings: Settings, wanted: Sequence[str]) -> list[str]:
+    used = ", ".join(f"{name} {number}" for name, number in programs.versions().items())
     return [
-        f"`scripts/benchmark`, parts {options.only}: one run, one program after another. What is quick is the median",
-        f"of {options.rounds} runs. CPU is processor time of a program and its children, peak is the memory of the",
-        "largest process.",
-        "Ratios count, not seconds: machines differ, and this one may have been busy.",
+        f"`scripts/benchmark`, parts {', '.join(wanted)}: one run, one program after another, served by nginx on the",
+        f"same machine. What is quick is the median of {settings.rounds} runs. CPU is processor time of a program and",
+        "its children, peak the memory of the largest process, cold means with empty caches. Ratios (×) count, not",
+        f"seconds: machines differ. Programs: {used}.",
     ]
-
-
-def _say(text: str) -> None:
-    print(f"… {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

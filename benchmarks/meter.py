@@ -1,14 +1,16 @@
-"""What a program costs: processor time, wall time, memory."""
+"""What a program costs: processor time, wall time, memory, disk."""
 
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_LAUNCHER = (sys.executable, "-I", "-S", os.fspath(Path(__file__).with_name("launcher.py")))
 
 
 class Failed(Exception):
@@ -27,45 +29,38 @@ class Cost:
         return Cost(self.cpu + other.cpu, self.wall + other.wall, max(self.memory, other.memory))
 
 
+NOTHING = Cost(0.0, 0.0, 0)
+
+
 def run(
-    words: Sequence[object], accepted: Sequence[int] = (0,), limit: float = 3600.0, env: Mapping[str, str] | None = None
+    words: Sequence[object],
+    accepted: Sequence[int] = (0,),
+    limit: float = 3600.0,
+    env: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Cost:
-    """Runs a program with its children to its end. limit: seconds. Raises Failed."""
+    """Runs a program with its children to its end. limit: seconds. folder: where it runs. Raises Failed."""
     line = [os.fspath(w) if isinstance(w, Path) else str(w) for w in words]
-    with tempfile.TemporaryFile() as said:
-        begin = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.setpgid(0, 0)
-                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
-                os.execvpe(line[0], line, {**os.environ, **(env or {})})
-            finally:
-                os._exit(127)
-        try:
-            status, usage = _waited(pid, begin + limit)
-        except TimeoutError as e:
-            raise Failed(f"{line[0]} took more than {limit:.0f} s") from e
-        wall = time.monotonic() - begin
-        code = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryDirectory() as place:
+        report, output = Path(place, "report"), Path(place, "output")
+        with output.open("wb") as said:
+            subprocess.run(
+                [*_LAUNCHER, str(limit), report, *line],
+                check=True, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **(env or {})},
+                cwd=folder,
+            )  # fmt: skip
+        found = report.read_text().split()
+        name = Path(line[0]).name
+        if found == ["late"]:
+            raise Failed(f"{name} took more than {limit:.0f} s")
+        code = os.waitstatus_to_exitcode(int(found[0]))
         if code not in accepted:
-            said.seek(0)
-            words_said = said.read()[-400:].decode("utf-8", "replace").strip()
-            raise Failed(f"{line[0]} ended with {code}: {words_said}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024)
+            raise Failed(f"{name} ended with {code}: {_last(output)}")
+    return Cost(float(found[1]), float(found[2]), int(found[3]))
 
 
-def _waited(pid: int, until: float) -> tuple[int, object]:
-    while time.monotonic() < until:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            return status, usage
-        time.sleep(0.005)
-    os.killpg(pid, signal.SIGKILL)
-    os.wait4(pid, 0)
-    raise TimeoutError
+def _last(output: Path) -> str:
+    return output.read_bytes()[-400:].decode("utf-8", "replace").strip()
 
 
 def forget_pages() -> None:
@@ -79,3 +74,9 @@ def size(place: Path) -> int:
     if place.is_file():
         return place.stat().st_size
     return sum(p.stat().st_size for p in place.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def blocks(*places: Path) -> int:
+    """Bytes that files take on the disk, each once whatever its number of names."""
+    done = subprocess.run(["du", "-sxcB1", *places], check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.splitlines()[-1].split()[0])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import meter
+from benchmarks import meter, trees
 from benchmarks.meter import Cost
 from benchmarks.trees import Release
 from benchmarks.web import Web, serving
@@ -21,6 +21,8 @@ LIBRARY = os.fspath(Path(__file__).parents[1] / "lib")
 SERVER = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.server.cli"))
 AGENT = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.agent.cli"))
 CLIENT = os.environ.get("SWUPD_CLIENT", "")
+"""The program swupd of swupd-client 7.0.0."""
+OURS, THEIRS = "this agent", "swupd-client 7.0.0"
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,28 @@ class Stream:
     def www(self) -> Path:
         return self.base / "www"
 
-    def keys(self) -> None:
-        """Makes the keys."""
+    def keys(self, like: Path | None = None) -> None:
+        """Begins anew. like: the stream whose keys it has, None for new ones."""
         shutil.rmtree(self.base, ignore_errors=True)
         self.base.mkdir(parents=True)
-        meter.run([*SERVER, "keygen", self.base / "keys"])
+        if like is None:
+            meter.run([*SERVER, "keygen", self.base / "keys"])
+        else:
+            shutil.copytree(like / "keys", self.base / "keys")
+
+    def line(self, release: Release) -> list[object]:
+        """The words that publish a release as one bundle."""
+        keys = ("--signing-key", self.base / "keys/release.key", "--certificate", self.base / "keys/release.pem")
+        what = ("--rootfs", release.root, "--content", f"os-core={release.content}")
+        return ["publish", "--www", self.www, "--version", release.version, *what, *keys]
 
     def publish(self, release: Release, *words: str) -> Cost:
         """Publishes a release as one bundle."""
-        keys = ("--signing-key", self.base / "keys/release.key", "--certificate", self.base / "keys/release.pem")
-        what = ("--rootfs", release.root, "--content", f"os-core={release.content}")
-        return meter.run(
-            [*SERVER, "publish", "--www", self.www, "--version", release.version, *what, *keys, *words],
-            env={"SOURCE_DATE_EPOCH": "1700000000"},
-        )
+        return meter.run([*SERVER, *self.line(release), *words], env={"SOURCE_DATE_EPOCH": str(trees.STAMP)})
+
+    def disk(self, version: int) -> int:
+        """Bytes that a release takes on the server."""
+        return meter.blocks(self.www / str(version))
 
     def packs(self, new: int, old: int) -> dict[str, int]:
         """Bytes of the packs that lead from one release to another, by variant."""
@@ -92,18 +102,18 @@ class Device:
 
 @dataclass(frozen=True)
 class Applied:
-    """What an update cost a device. sent: bytes that the server sent."""
+    """What an update cost a device. sent: bytes that the server sent. disk: bytes more on the device than before."""
 
     name: str
     sent: int
+    disk: int
     warm: Cost
     cold: Cost | None
 
 
 def programs() -> dict[str, tuple[str, ...]]:
     """The agents that there are, by name."""
-    found = {"this agent": AGENT}
-    return {**found, "swupd-client 7.0.0": (CLIENT,)} if CLIENT else found
+    return {OURS: AGENT, THEIRS: (CLIENT,)} if CLIENT else {OURS: AGENT}
 
 
 def updates(stream: Stream, work: Path, old: int, new: int, rounds: int, cold: bool) -> Iterator[Applied]:
@@ -122,7 +132,8 @@ def updates(stream: Stream, work: Path, old: int, new: int, rounds: int, cold: b
                 web.sent()
                 warm.append(device.run(web.url, "update", "-V", str(new)))
             sent = web.sent()
-            yield Applied(name, sent, middle(warm), _cold(device, kept, web, new) if cold else None)
+            disk = meter.blocks(device.base) - meter.blocks(kept)
+            yield Applied(name, sent, disk, middle(warm), _cold(device, kept, web, new) if cold else None)
 
 
 def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:

@@ -1,9 +1,9 @@
-"""Results as a table, as JSON and as a picture."""
+"""Results as tables, as JSON and as a picture."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +11,74 @@ from benchmarks.meter import Cost
 
 MB = 10**6
 Row = dict[str, Any]
+Growth = Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]
+"""By what grows: its values, and the processor seconds of each command at them."""
+
+_COLUMNS = (
+    ("bytes", MB, 2, "MB to the device", "×"),
+    ("make_cpu", 1, 1, "server CPU s", "×"),
+    ("make_memory", MB, 0, "peak MB", ""),
+    ("make_disk", MB, 1, "disk MB", ""),
+    ("apply_cpu", 1, 2, "device CPU s", "×"),
+    ("apply_wall", 1, 2, "wall s", ""),
+    ("apply_memory", MB, 0, "peak MB", ""),
+)
+"""Of the table of ways: key, unit, digits, title, title of the ratio to the first row."""
 
 
-def row(name: str, size: int | None, make: Cost | None, apply: Cost | None, note: str = "") -> Row:
+def row(
+    name: str, size: int | None, make: Cost | None, apply: Cost | None, disk: int | None = None, remark: str = ""
+) -> Row:
     """A line of the table of ways to bring a device from one release to the next."""
     return {
         "name": name,
         "bytes": size,
         "make_cpu": make.cpu if make else None,
         "make_memory": make.memory if make else None,
+        "make_disk": disk,
         "apply_cpu": apply.cpu if apply else None,
         "apply_wall": apply.wall if apply else None,
         "apply_memory": apply.memory if apply else None,
-        "note": note,
+        "remark": remark,
+        "reused": False,
+        "failed": "",
     }
 
 
+def failed(name: str, why: str) -> Row:
+    """A line that says why something did not run."""
+    return {**row(name, None, None, None), "failed": why}
+
+
 def table(rows: Sequence[Row]) -> list[str]:
-    """Markdown. Ratios are against the first row."""
-    first = rows[0]
-    lines = [
-        "| way | MB to the device | ratio | server CPU s | ratio | server peak MB | device CPU s | device peak MB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    """Markdown. Ratios are against the first row; a star marks what an earlier run measured."""
+    titles = [title for *_, one, two in _COLUMNS for title in (one, two) if title]
+    lines = [f"| way | {' | '.join(titles)} |", f"| --- |{' ---: |' * len(titles)}"]
     for found in rows:
-        if found["note"]:
-            lines.append(f"| {found['name']} | not run: {found['note']} | | | | | | |")
+        if found["failed"]:
+            lines.append(f"| {found['name']} | not run: {found['failed']} |{' |' * (len(titles) - 1)}")
             continue
-        cells = [
-            found["name"],
-            _number(found["bytes"], MB, 2),
-            _ratio(found["bytes"], first["bytes"]),
-            _number(found["make_cpu"], 1, 1),
-            _ratio(found["make_cpu"], first["make_cpu"]),
-            _number(found["make_memory"], MB, 0),
-            _number(found["apply_cpu"], 1, 2),
-            _number(found["apply_memory"], MB, 0),
-        ]
+        cells = [_name(found)]
+        for key, unit, digits, _, ratio in _COLUMNS:
+            cells.append(_number(found[key], unit, digits))
+            cells += [_ratio(found[key], rows[0][key])] if ratio else []
         lines.append(f"| {' | '.join(cells)} |")
+    if any(found["reused"] for found in rows):
+        lines += ["", "\\* measured in an earlier run, on the same trees."]
     return lines
 
 
+def _name(found: Row) -> str:
+    return (
+        str(found["name"]) + (f" ({found['remark']})" if found["remark"] else "") + (" \\*" if found["reused"] else "")
+    )
+
+
 def costs(found: Mapping[str, Mapping[str, Cost]]) -> list[str]:
-    """Commands of several agents beside each other; ratios are against the second agent, where there is one."""
+    """Commands of several agents beside each other; ratios are of the first to the last."""
     names = list(found)
     lines = [
-        f"| command | {' | '.join(f'{n}: CPU s, wall s, peak MB' for n in names)} | CPU ratio | wall ratio |",
+        f"| command | {' | '.join(f'{n}: CPU s, wall s, peak MB' for n in names)} | CPU × | wall × |",
         f"| --- | {' | '.join('---' for _ in names)} | ---: | ---: |",
     ]
     for command in found[names[0]]:
@@ -65,6 +87,17 @@ def costs(found: Mapping[str, Mapping[str, Cost]]) -> list[str]:
         ratios = [_ratio(each[0].cpu, each[-1].cpu), _ratio(each[0].wall, each[-1].wall)] if len(each) > 1 else ["", ""]
         lines.append(f"| {command} | {' | '.join(cells)} | {' | '.join(ratios)} |")
     return lines
+
+
+def grid(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """A plain table: words, then numbers."""
+    head = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * (len(titles) - 1)}"]
+    return [*head, *(f"| {' | '.join(line)} |" for line in lines)]
+
+
+def megabytes(size: float) -> str:
+    """A number of bytes for a table."""
+    return f"{size / MB:.2f}" if size >= MB / 10 else f"{size / MB:.4f}"
 
 
 def _number(value: float | None, unit: int, digits: int) -> str:
@@ -76,7 +109,7 @@ def _ratio(value: float | None, against: float | None) -> str:
 
 
 def write(folder: Path, title: str, sections: Mapping[str, Sequence[str]], data: Mapping[str, Any]) -> None:
-    """NAME.md and NAME.json in a folder."""
+    """benchmarks.md and benchmarks.json in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     text = [f"# {title}", ""]
     for heading, lines in sections.items():
@@ -85,35 +118,36 @@ def write(folder: Path, title: str, sections: Mapping[str, Sequence[str]], data:
     (folder / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
-def picture(
-    place: Path, rows: Sequence[Row], growth: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]
-) -> None:
-    """Bars of bytes and of server time, and lines of cost against size. Needs matplotlib."""
+def picture(place: Path, tables: Mapping[str, Sequence[Row]], growth: Growth) -> None:
+    """Bars of bytes and of server time for each table, lines of cost against size. Needs matplotlib."""
     import matplotlib  # noqa: PLC0415 - only for pictures
 
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    shown = [r for r in rows if not r["note"]]
-    figure, axes = pyplot.subplots(1, 2 + len(growth), figsize=(6 + 5 * (1 + len(growth)), 5), layout="constrained")
-    for axis, key, unit, label in (
-        (axes[0], "bytes", MB, "MB to the device"),
-        (axes[1], "make_cpu", 1, "server CPU s"),
-    ):
-        axis.barh([r["name"] for r in shown], [(r[key] or 0) / unit for r in shown], color=_colours(shown))
-        axis.invert_yaxis()
-        axis.set_xlabel(label)
-        axis.set_xscale("log")
-    axes[1].set_yticklabels([])
-    for axis, (label, (sizes, lines)) in zip(axes[2:], growth.items(), strict=True):
-        for name, values in lines.items():
-            axis.plot(sizes, values, marker="o", label=name)
-        axis.set_xlabel(label)
-        axis.set_ylabel("CPU s")
+    lines = len(tables) + bool(growth)
+    figure, axes = pyplot.subplots(lines, 2, figsize=(13, 4.5 * lines), layout="constrained", squeeze=False)
+    for pair, (title, rows) in zip(axes, tables.items(), strict=False):
+        _bars(pair, title, [r for r in rows if not r["failed"]])
+    for axis, (label, (sizes, found)) in zip(axes[-1], growth.items(), strict=False):
+        for name, values in found.items():
+            axis.loglog(sizes, values, marker="o", label=name)
+        axis.set(xlabel=label, ylabel="CPU s", title=f"growth with {label}")
         axis.legend()
+    for axis in axes.flat:
+        if not axis.has_data():
+            axis.set_axis_off()
     figure.savefig(place, dpi=80)
     pyplot.close(figure)
 
 
-def _colours(rows: Sequence[Row]) -> list[str]:
-    return ["tab:blue" if "this" in r["name"] else "tab:gray" for r in rows]
+def _bars(pair: Sequence[Any], title: str, rows: Sequence[Row]) -> None:
+    colours = ["tab:blue" if "this project" in r["name"] else "tab:gray" for r in rows]
+    for axis, key, unit, label in (
+        (pair[0], "bytes", MB, "MB to the device"),
+        (pair[1], "make_cpu", 1, "server CPU s"),
+    ):
+        axis.barh([r["name"] for r in rows], [(r[key] or 0) / unit for r in rows], color=colours)
+        axis.invert_yaxis()
+        axis.set(xlabel=f"{label} (logarithmic)", xscale="log", title=title)
+    pair[1].set_yticklabels([])

@@ -13,10 +13,13 @@ from benchmarks import meter
 from benchmarks.ours import AGENT, SERVER, Device, Stream
 from benchmarks.web import serving
 
+COMMANDS = ("first", "next", "install", "update", "diagnose")
+"""Of which processor seconds are taken: the first and the last publish, and what a device does."""
+
 
 @dataclass(frozen=True)
 class Point:
-    """Processor seconds and memory at one size: of the first release, of the last one, and of a device's commands."""
+    """Processor seconds and peak memory at one size: of the first release, of the last one, and of a device."""
 
     files: int
     bundles: int
@@ -27,6 +30,7 @@ class Point:
     update: float
     diagnose: float
     memory: int
+    server_memory: int
 
 
 def by_size(work: Path, sizes: list[int], bundles: int) -> Iterator[Point]:
@@ -80,7 +84,7 @@ def _measured(work: Path, files: int, bundles: int, versions: int) -> Point:
         install = device.run(web.url, "os-install", *everything)
     return Point(
         files, bundles, versions, costs[0].cpu, costs[-1].cpu, install.cpu, update.cpu, diagnose.cpu,
-        max(c.memory for c in (added, update, diagnose, install)),
+        max(c.memory for c in (added, update, diagnose, install)), max(c.memory for c in costs),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,13 +53,17 @@ def serving(folder: Path, run: Path) -> Iterator[Web]:
         port = probe.getsockname()[1]
     configuration = run / "nginx.conf"
     configuration.write_text(_CONFIGURATION.format(run=run, port=port, folder=folder))
-    server = subprocess.Popen(["/usr/sbin/nginx", "-c", configuration], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([_nginx(), "-c", configuration], stderr=subprocess.DEVNULL)
     try:
         _wait(port)
         yield Web(f"http://127.0.0.1:{port}", run / "access.log")
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
+
+
+def _nginx() -> str:
+    return shutil.which("nginx") or "/usr/sbin/nginx"
 
 
 def _wait(port: int) -> None:

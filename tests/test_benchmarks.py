@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import meter, peers, report, scale, trees
+from benchmarks import __main__ as benchmark
+from benchmarks import meter, peers, report, results, scale, trees
 from benchmarks.meter import Cost, Failed
 from benchmarks.ours import Stream
+from benchmarks.results import Results
 
 from tests import builders
 
@@ -63,18 +64,18 @@ def test_each_peer_gives_bytes_or_says_why_not(tmp_path: Path, two: tuple[trees.
     results = dict(peers.outcomes(work, ["zstd", "xz", "bsdiff"]))
     assert len(results) >= 3
     for name, found in results.items():
-        there = shutil.which(peers.PEERS[name][0]) is not None
-        assert isinstance(found, str) != there, (name, found)
+        assert isinstance(found, str) == bool(peers.lacking(name)), (name, found)
         if not isinstance(found, str):
             assert found.size > 0 and found.make.wall > 0
 
 
 def test_results_are_written_as_table_and_json(tmp_path: Path) -> None:
     cost = Cost(2.0, 3.0, 5_000_000)
-    rows = [report.row("ours", 1_000_000, cost, cost), report.row("other", 3_000_000, cost + cost, None)]
-    rows.append(report.row("absent", None, None, None, "it is not installed"))
+    rows = [report.row("ours", 1_000_000, cost, cost), report.row("other", 3_000_000, cost + cost, None, 7_000_000)]
+    rows.append(report.failed("absent", "it is not installed"))
     lines = report.table(rows)
-    assert "| other | 3.00 | 3.00 | 4.0 | 2.00 | 5 |  |  |" in lines
+    assert "| other | 3.00 | 3.00 | 4.0 | 2.00 | 5 | 7.0 |  |  |  |  |" in lines
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert any("not run: it is not installed" in line for line in lines)
     report.write(tmp_path, "Title", {"Part": lines}, {"rows": rows})
     assert (tmp_path / "benchmarks.md").read_text().startswith("# Title\n\n## Part\n\n| way")
@@ -84,3 +85,49 @@ def test_results_are_written_as_table_and_json(tmp_path: Path) -> None:
 def test_growth_has_an_exponent() -> None:
     assert scale.exponent([10, 100, 1000], [1.0, 10.0, 100.0]) == pytest.approx(1)
     assert scale.exponent([10, 100, 1000], [5.0, 5.0, 5.0]) == pytest.approx(0)
+
+
+def test_the_peak_of_a_small_program_is_not_that_of_who_measures_it() -> None:
+    ballast = b"x" * 100_000_000
+    assert meter.run(["true"]).memory < 30_000_000 < len(ballast)
+
+
+def test_an_edit_leaves_other_names_of_the_file_as_they_are(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(bytes(1000))
+    second.hardlink_to(first)
+    trees.edit(second, 7)
+    assert first.read_bytes() == bytes(1000)
+    assert second.stat().st_size == 1000 and second.read_bytes() != first.read_bytes()
+
+
+def test_messages_lose_the_folders_of_the_machine() -> None:
+    assert results.plain("cannot open\n/var/some/where/file.tar: no") == "cannot open file.tar: no"
+
+
+def test_peers_of_an_earlier_run_serve_again_for_the_same_trees_only() -> None:
+    rows = [report.row("ostree", 5, None, None), report.failed("casync", "it is not installed")]
+    earlier = {"programs": {}, "peers v1 to v2": {"facts": {"identity": "same"}, "rows": rows}}
+    found = Results(Path(), earlier)
+    assert list(found.reusable("same")) == ["ostree"] and found.reusable("same")["ostree"]["reused"]
+    assert not found.reusable("other")
+
+
+def test_a_run_on_tiny_trees_writes_table_figures_and_picture(
+    tmp_path: Path, two: tuple[trees.Release, trees.Release]
+) -> None:
+    assert two
+    for version in (10, 20):
+        for number in range(120):
+            builders.put(tmp_path / f"v{version}", f"/usr/share/large/{number}", f"{number}\n" * 5000)
+        builders.put(tmp_path / f"v{version}", "/usr/share/small", "small\n" * 170)
+    (tmp_path / "work").mkdir()
+    line = ["--trees", str(tmp_path), "--quick", "--peers", "changed", "--work", str(tmp_path / "work")]
+    line += ["--only", "peers,agents,small-change,behind", "--output", str(tmp_path / "docs")]
+    assert benchmark.main(line) == 0
+    text = (tmp_path / "docs/benchmarks.md").read_text()
+    figures = json.loads((tmp_path / "docs/benchmarks.json").read_text())
+    assert "this project, its own agent" in text and "A device 3 small releases behind" in text
+    assert str(tmp_path) not in text and "not run" not in text
+    assert figures["small-change"]["agents"]["this agent"]["sent"] < 50_000
+    assert figures["peers v10 to v20"]["rows"][0]["bytes"] > 0
