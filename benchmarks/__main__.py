@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ AFTERWARDS: dict[str, Callable[[Run], None]] = {
 }
 """Parts that follow the transitions, in their order."""
 PARTS = ("peers", "agents", *AFTERWARDS)
-QUICK = Settings(limit=120, rounds=1, sizes=(500, 1_000, 2_000), counts=(2, 3, 4), bundles=5)
+QUICK = Settings(limit=120, rounds=1, cold=False, sizes=(500, 1_000, 2_000), counts=(2, 3, 4), bundles=5)
 DEFAULT = Settings()
 
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() != 0:
         print("The benchmarks install trees with other owners: run this as root.", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = Results(options.output, results.earlier(options.reuse))
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder:
         run = Run(_settings(options), found, Path(folder))

@@ -16,13 +16,14 @@ def main() -> None:
     begin = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        os.setpgid(0, 0)
+        os.setsid()
         try:
             os.execvp(line[0], line)
         except OSError as e:
             os.write(2, f"{e.strerror}\n".encode())
             os._exit(127)
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(pid, signal.SIGKILL))
+    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.killpg(pid, signal.SIGKILL))
     signal.setitimer(signal.ITIMER_REAL, limit)
     _, status, usage = os.wait4(pid, 0)
     wall = time.monotonic() - begin

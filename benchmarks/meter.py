@@ -44,11 +44,16 @@ def run(
     with tempfile.TemporaryDirectory() as place:
         report, output = Path(place, "report"), Path(place, "output")
         with output.open("wb") as said:
-            subprocess.run(
-                [*_LAUNCHER, str(limit), report, *line],
-                check=True, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **(env or {})},
-                cwd=folder,
-            )  # fmt: skip
+            _wait(
+                subprocess.Popen(
+                    [*_LAUNCHER, str(limit), report, *line],
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env={**os.environ, **(env or {})},
+                    cwd=folder,
+                )
+            )
         found = report.read_text().split()
         name = Path(line[0]).name
         if found == ["late"]:
@@ -57,6 +62,15 @@ def run(
         if code not in accepted:
             raise Failed(f"{name} ended with {code}: {_last(output)}")
     return Cost(float(found[1]), float(found[2]), int(found[3]))
+
+
+def _wait(launcher: subprocess.Popen[bytes]) -> None:
+    """Waits; whoever is interrupted leaves no program behind."""
+    try:
+        launcher.wait()
+    finally:
+        launcher.terminate()
+        launcher.wait()
 
 
 def _last(output: Path) -> str:

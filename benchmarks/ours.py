@@ -142,7 +142,7 @@ def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:
     return device.run(web.url, "update", "-V", str(new))
 
 
-def checks(stream: Stream, work: Path, version: int, rounds: int) -> Iterator[tuple[str, dict[str, Cost]]]:
+def checks(stream: Stream, work: Path, version: int, rounds: int, cold: bool) -> Iterator[tuple[str, dict[str, Cost]]]:
     """Each agent's os-install, diagnose (warm, cold) and info."""
     with serving(stream.www, work / "nginx") as web:
         for name, program in programs().items():
@@ -150,8 +150,9 @@ def checks(stream: Stream, work: Path, version: int, rounds: int) -> Iterator[tu
             costs = {"os-install": device.install(web.url, version)}
             costs["diagnose"] = middle([device.run(web.url, "diagnose") for _ in range(rounds)])
             costs["info"] = middle([device.run(web.url, "info") for _ in range(2 * rounds + 1)])
-            meter.forget_pages()
-            costs["diagnose, cold"] = device.run(web.url, "diagnose")
+            if cold:
+                meter.forget_pages()
+                costs["diagnose, cold"] = device.run(web.url, "diagnose")
             yield name, costs
 
 

@@ -21,7 +21,8 @@ from benchmarks.trees import Facts, Release
 class Settings:
     """limit: seconds that a program of a peer may take. peers: words of their names, none for all.
 
-    rounds: how often what is quick is measured. cold: whether with empty caches, too. sizes, counts: of the made-up systems, with so many bundles.
+    rounds: how often what is quick is measured. cold: whether with empty caches, too. sizes, counts: of the made-up
+    systems, with so many bundles.
     """
 
     limit: float = 1800

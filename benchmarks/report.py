@@ -69,9 +69,9 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def _name(found: Row) -> str:
-    return (
-        str(found["name"]) + (f" ({found['remark']})" if found["remark"] else "") + (" \\*" if found["reused"] else "")
-    )
+    remark = f" ({found['remark']})" if found["remark"] else ""
+    star = r" \*" if found["reused"] else ""
+    return f"{found['name']}{remark}{star}"
 
 
 def costs(found: Mapping[str, Mapping[str, Cost]]) -> list[str]:
