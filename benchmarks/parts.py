@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
 
 def transitions(run: Run, wanted: Sequence[str]) -> None:
     """From each release to the next: this project's agent, the C client, and the peers."""
-    for (old, _), (new, cost) in zip(run.published, run.published[1:], strict=False):
+    for (old, _), (new, cost) in pairwise(run.published):
         say(f"agents, v{old.version} to v{new.version}")
         title = f"v{old.version} to v{new.version}"
         facts = trees.facts(old, new)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from swupd.errors import InvalidFile, InvalidOption, SwupdError
@@ -73,6 +75,13 @@ def test_what_was_left_out_on_purpose_is_not_missed() -> None:
 def test_bundles_that_do_not_fit_together_are_refused(specs: list[BundleSpec], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         bundles.check(specs)
+
+
+def test_many_layers_of_bundles_that_share_includes_are_checked_at_once() -> None:
+    layers = [(f"{n}a", f"{n}b") for n in range(60)]
+    specs = [BundleSpec("os-core"), *(BundleSpec(name) for name in layers[0])]
+    specs += [BundleSpec(name, includes=below) for below, layer in itertools.pairwise(layers) for name in layer]
+    bundles.check(specs)
 
 
 @pytest.mark.parametrize("name", ["", "MoM", "full", "a/b", "..", ".x", "-x", "a\n", "ä", "x" * 201])

@@ -85,17 +85,22 @@ def check(specs: Sequence[BundleSpec]) -> None:
                     f"the bundle {spec.name} wants {other}, which does not exist", f"Give --content {other}=FILE."
                 )
     includes = {spec.name: spec.includes for spec in specs}
+    sound: set[str] = set()
     for name in names:
-        _refuse_cycle(name, includes, ())
+        _refuse_cycle(name, includes, (), sound)
 
 
-def _refuse_cycle(name: str, includes: Mapping[str, Sequence[str]], way: tuple[str, ...]) -> None:
+def _refuse_cycle(name: str, includes: Mapping[str, Sequence[str]], way: tuple[str, ...], sound: set[str]) -> None:
+    """sound: bundles from which no way leads to a cycle; each is looked at once, however many include it."""
     if name in way:
         circle = " -> ".join((*way[way.index(name) :], name))
         raise InvalidOption(f"bundles include each other: {circle}", "Take one of these includes away.")
+    if name in sound:
+        return
     implied = () if name == OS_CORE else (OS_CORE,)
     for other in (*implied, *includes[name]):
-        _refuse_cycle(other, includes, (*way, name))
+        _refuse_cycle(other, includes, (*way, name), sound)
+    sound.add(name)
 
 
 def closures(specs: Sequence[BundleSpec]) -> dict[str, frozenset[str]]:
