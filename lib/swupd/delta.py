@@ -295,18 +295,13 @@ class _Block:
             raise ArchiveError("a block of the delta has a length that its control block contradicts")
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Add so many bytes to those of the old file from `old` on, then copy so many."""
-
-    old: int
-    add: int
-    copy: int
+_Step = tuple[int, int, int]
+"""(old, add, copy): add so many bytes to those of the old file from `old` on, then copy so many."""
 
 
 def _patched(head: _Head, control: _Block, diff: _Block, extra: _Block, old: BinaryIO) -> Iterator[bytes]:
     for batch in _batches(_steps(head, control)):
-        added, copied = sum(s.add for s in batch), sum(s.copy for s in batch)
+        added, copied = sum(add for _, add, _ in batch), sum(copy for _, _, copy in batch)
         before, triples = _old_bytes(batch, old)
         try:
             yield bsdiff4.core.patch(before, added + copied, triples, diff.exactly(added), extra.exactly(copied))
@@ -319,21 +314,22 @@ def _patched(head: _Head, control: _Block, diff: _Block, extra: _Block, old: Bin
 def _steps(head: _Head, control: _Block) -> Iterator[_Step]:
     """What the control block says, checked (4.2). Raises ArchiveError."""
     at_old = at_new = 0
-    while at_new != head.new:
+    old, new = head.old, head.new
+    while at_new != new:
         triples = control.read(_TRIPLE.size * _TRIPLES)
         if not triples:
             raise ArchiveError("the delta makes less than the new file")
         if len(triples) % _TRIPLE.size:
             raise ArchiveError("the delta's control block is cut off")
         for add, copy, seek in _TRIPLE.iter_unpack(triples):
-            if add < 0 or copy < 0 or at_new + add + copy > head.new:
-                raise ArchiveError("the delta writes outside the new file")
-            yield _Step(at_old, add, copy)
             at_new += add + copy
+            if add < 0 or copy < 0 or at_new > new:
+                raise ArchiveError("the delta writes outside the new file")
+            yield at_old, add, copy
             at_old += add + seek
-            if not 0 <= at_old <= head.old:
+            if not 0 <= at_old <= old:
                 raise ArchiveError("the delta reads outside the old file")
-            if at_new == head.new:
+            if at_new == new:
                 break
     while control.read(_FEED):
         continue
@@ -344,14 +340,18 @@ def _batches(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
     batch: list[_Step] = []
     room = _BATCH
     for step in steps:
-        old, add, copy = step.old, step.add, step.copy
+        old, add, copy = step
+        if add + copy <= room:
+            batch.append(step)
+            room -= add + copy
+            continue
         while add + copy > room:
             first = min(add, room)
-            batch.append(_Step(old, first, room - first))
+            batch.append((old, first, room - first))
             old, add, copy = old + first, add - first, copy - (room - first)
             yield batch
             batch, room = [], _BATCH
-        batch.append(_Step(old, add, copy))
+        batch.append((old, add, copy))
         room -= add + copy
     if batch:
         yield batch
@@ -359,21 +359,21 @@ def _batches(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
 
 def _old_bytes(batch: list[_Step], old: BinaryIO) -> tuple[bytes, bytes]:
     """(what a batch needs of the old file, its triples in bsdiff4's form); one piece of the file, where it is small."""
-    used = [s for s in batch if s.add]
-    low, high = min((s.old for s in used), default=0), max((s.old + s.add for s in used), default=0)
+    used = [(place, add) for place, add, _ in batch if add]
+    low, high = min(used, default=(0, 0))[0], max((place + add for place, add in used), default=0)
     if high - low <= 4 * _BATCH:
         old.seek(low)
         before = old.read(high - low)
         # Where the old file ends too early, nothing is added to.
         before += bytes(high - low - len(before))
-        places = [s.old - low for s in used]
+        places = [place - low for place, _ in used]
     else:
         parts, places, at = [], [], 0
-        for step in used:
-            old.seek(step.old)
-            parts.append(old.read(step.add).ljust(step.add, b"\0"))
+        for place, add in used:
+            old.seek(place)
+            parts.append(old.read(add).ljust(add, b"\0"))
             places.append(at)
-            at += step.add
+            at += add
         before = b"".join(parts)
     return before, _packed(batch, places)
 
@@ -382,10 +382,11 @@ def _packed(batch: list[_Step], places: list[int]) -> bytes:
     """Triples of 64 bits, sign and magnitude, for steps whose old bytes are at those places."""
     values: list[int] = []
     at, following = 0, iter(places)
-    for step in batch:
-        place = next(following) if step.add else at
-        if place != at:
-            values += (0, 0, place - at if place > at else _SIGN + at - place)
-        values += (step.add, step.copy, 0)
-        at = place + step.add
+    for _, add, copy in batch:
+        if add:
+            place = next(following)
+            if place != at:
+                values += (0, 0, place - at if place > at else _SIGN + at - place)
+            at = place + add
+        values += (add, copy, 0)
     return struct.pack(f"<{len(values)}Q", *values)

@@ -57,7 +57,7 @@ def quiet() -> Steps:
 def settled(root: Root, put: dict[str, Entry], drop: set[str], rule: XattrRule = XattrRule.HASHED) -> Plan:
     """The plan of some changes of a tree."""
     changes = Changes(tuple(put.values()), tuple(drop))
-    return plan.settle(changes, change.observe(root, changes, rule, quiet()), put)
+    return plan.settle(changes, change.observe(root, changes, rule, quiet())[0], put)
 
 
 def put_in_place(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.agent.conftest import Published
 from tests.agent.devices import Device
 
 HEAVY = ("requests", "urllib3", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
@@ -42,3 +44,30 @@ def test_help_loads_nothing_that_reads_streams() -> None:
     )
     assert "bundle-add" in done.stdout
     assert not [name for name in HEAVY if f"| {name}\n" in done.stderr.replace("|   ", "| ")]
+
+
+@pytest.fixture
+def away(published: Published, tmp_path: Path) -> Device:
+    """A device whose server was there only until it was installed."""
+    server = tmp_path / "server"
+    server.symlink_to(published.www)
+    device = Device(tmp_path / "device", f"file://{server}", published.certificate)
+    device.ok("os-install", "--version", "10")
+    server.unlink()
+    return device
+
+
+def test_who_only_looks_takes_the_manifests_of_the_cache(away: Device) -> None:
+    assert "as it was published" in away.ok("diagnose").out
+    assert "os-core" in away.ok("bundle-list", "--all").out
+    assert "requests" not in loaded("diagnose", "--path", str(away.root), *away.options())
+
+
+def test_who_only_looks_believes_no_damaged_manifest_of_the_cache(away: Device) -> None:
+    file = next(away.state.glob("cache/*/manifest/10/Manifest.os-core"))
+    genuine = file.read_bytes()
+    file.write_bytes(genuine.replace(b"\t/usr/", b"\t/usx/", 1))
+    forged = file.read_bytes()
+    done = away.run("diagnose")
+    assert done.code != 0 and "is fetched again" in done.err
+    assert file.read_bytes() == forged, "who only looks writes nothing"

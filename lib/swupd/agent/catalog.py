@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from swupd import manifest, stream
+from swupd import manifest, stream, tree
 from swupd.agent import trust
 from swupd.agent.chain import Chain
 from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
-from swupd.agent.state import State, XattrRule
+from swupd.agent.state import Cache, XattrRule
 from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import (
     ArchiveError,
@@ -37,14 +37,14 @@ class _Warns(Protocol):
 class Catalog:
     """Looks manifests up.
 
-    state: None keeps nothing on disk (for --dry-run and commands that may run without root).
+    cache: a plain Cache keeps nothing on disk (for --dry-run and commands that may run without root).
     chain: the way from the device's root of trust; None where certificates alone are believed.
     """
 
     versions: Origin
     content: Origin
     verifier: trust.Verifier
-    state: State | None
+    cache: Cache
     report: _Warns
     check_latest: bool = True
     chain: Chain | None = None
@@ -214,7 +214,8 @@ class Catalog:
             return None
         name = stream.manifest_delta(entry.version, entry.name, old.version)
         try:
-            trust.bundle(base, old)
+            if tree.digest_manifest(base) != old.digest:
+                return None
             patch = self.content.read(name, stream.MAX_MANIFEST_TAR)
         except SwupdError:
             return None
@@ -226,17 +227,13 @@ class Catalog:
             return None
 
     def _cached(self, version: int, name: str) -> bytes | None:
-        if self.state is None:
-            return None
-        return self.state.read_cached(self.state.layout.manifest(version, name), stream.MAX_MANIFEST)
+        return self.cache.read_cached(self.cache.layout.manifest(version, name), stream.MAX_MANIFEST)
 
     def _forget(self, version: int, name: str) -> None:
-        if self.state is not None:
-            self.state.layout.manifest(version, name).unlink(missing_ok=True)
+        self.cache.forget_cached(self.cache.layout.manifest(version, name))
 
     def _keep(self, version: int, name: str, data: bytes) -> None:
-        if self.state is not None:
-            self.state.write_cached(self.state.layout.manifest(version, name), data)
+        self.cache.write_cached(self.cache.layout.manifest(version, name), data)
 
 
 def _members(unpacker: Unpacks, tar: bytes, names: tuple[str, ...], limit: int) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from swupd import envelope, lengths, roots, stream
 from swupd.agent.anchor import Anchor, dump_floors, is_named
 from swupd.agent.mirrors import Origin, verified
 from swupd.agent.source import Source
-from swupd.agent.state import State
+from swupd.agent.state import Cache
 from swupd.errors import (
     BundleTrustError,
     DocumentError,
@@ -43,7 +43,7 @@ class Chain:
     """One command's way from the root of trust to what it works with.
 
     path: the format, as the server names it. uptime: (id of the boot, seconds since it began).
-    state: None keeps nothing.
+    cache: a plain Cache keeps nothing.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Chain:
         anchor: Anchor,
         versions: Origin,
         content: Origin,
-        state: State | None,
+        cache: Cache,
         report: _Warns,
         path: str,
         uptime: Callable[[], tuple[str, int]],
     ) -> None:
         self.anchor = anchor
         self._versions, self._content = versions, content
-        self._state, self._report = state, report
+        self._cache, self._report = cache, report
         self._path, self._uptime = path, uptime
         self._head: Head | None = None
         self._by: frozenset[str] = frozenset()
@@ -112,10 +112,9 @@ class Chain:
             if found is None:
                 break
             data, self.anchor = found
-            if self._state is not None:
-                # Floors first: should only they be written, they are merely lower.
-                self._state.keep(self._state.layout.floors, dump_floors(self.anchor.floors))
-                self._state.keep(self._state.layout.root, data)
+            # Floors first: should only they be written, they are merely lower.
+            self._cache.keep(self._cache.layout.floors, dump_floors(self.anchor.floors))
+            self._cache.keep(self._cache.layout.root, data)
         self.anchor.check_root()
 
     def _next_root(self, name: str) -> tuple[bytes, Anchor] | None:
@@ -128,9 +127,8 @@ class Chain:
         self._keep()
 
     def _keep(self) -> None:
-        if self._state is not None:
-            floors = self.anchor.floors.ticking(*self._uptime())
-            self._state.keep(self._state.layout.floors, dump_floors(floors))
+        floors = self.anchor.floors.ticking(*self._uptime())
+        self._cache.keep(self._cache.layout.floors, dump_floors(floors))
 
     def check_allowed(self, version: int) -> None:
         """Raises Revoked for a release that must not be installed any more."""
@@ -168,17 +166,18 @@ class Chain:
 
     def _mom(self, version: int, named: Named, signed: bool) -> Manifest:
         """A MoM by its hash, from the cache or the source. signed: whether the signatures are to be checked."""
-        place = self._state.layout.manifest(version, MOM) if self._state is not None else None
-        data = self._state.read_cached(place, named.length) if self._state is not None and place is not None else None
-        if data is not None and is_named(data, named):
-            place, found = None, self.anchor.mom(data, named, version)
+        place = self._cache.layout.manifest(version, MOM)
+        data = self._cache.read_cached(place, named.length)
+        kept = data is not None and is_named(data, named)
+        if data is not None and kept:
+            found = self.anchor.mom(data, named, version)
         else:
             name = stream.manifest(version, MOM)
             data, found = verified(self._content, name, lambda: self._fetched(name, version, named))
         if signed:
             self._check_release(version, data, named)
-        if self._state is not None and place is not None:
-            self._state.write_cached(place, data)
+        if not kept:
+            self._cache.write_cached(place, data)
         return found
 
     def _fetched(self, name: str, version: int, named: Named) -> tuple[bytes, Manifest]:
@@ -246,16 +245,15 @@ class Chain:
             self.anchor.bundle(found, entry, data, None)
             return
         name = f"{entry.name}.sig"
-        place = self._state.layout.manifest(entry.version, name) if self._state is not None else None
-        if self._state is not None and place is not None:
-            with contextlib.suppress(BundleTrustError):
-                cached = self._state.read_cached(place, stream.MAX_SIGNATURE)
-                self.anchor.bundle(found, entry, data, cached)
-                return
+        place = self._cache.layout.manifest(entry.version, name)
+        with contextlib.suppress(BundleTrustError):
+            cached = self._cache.read_cached(place, stream.MAX_SIGNATURE)
+            self.anchor.bundle(found, entry, data, cached)
+            return
         asked = stream.signature(stream.manifest(entry.version, entry.name))
         signature = verified(self._content, asked, lambda: self._bundle_signature(asked, found, entry, data))
-        if self._state is not None and place is not None and signature is not None:
-            self._state.write_cached(place, signature)
+        if signature is not None:
+            self._cache.write_cached(place, signature)
 
     def _bundle_signature(self, name: str, found: Manifest, entry: Entry, data: bytes) -> bytes | None:
         signature = self._content.read(name, stream.MAX_SIGNATURE)
@@ -265,12 +263,11 @@ class Chain:
     def _read_named(self, name: str, named: Named, most: int) -> bytes:
         if named.length > most:
             raise DownloadError(f"{name} is said to have {named.length} bytes, more than any", "Tell the publisher.")
-        cached = self._state.layout.here / "manifest" / name if self._state is not None else None
-        data = self._state.read_cached(cached, named.length) if self._state is not None and cached is not None else None
+        cached = self._cache.layout.here / "manifest" / name
+        data = self._cache.read_cached(cached, named.length)
         if data is None or not is_named(data, named):
             data = verified(self._content, name, lambda: self._read_list(name, named))
-            if self._state is not None and cached is not None:
-                self._state.write_cached(cached, data)
+            self._cache.write_cached(cached, data)
         return data
 
     def _read_list(self, name: str, named: Named) -> bytes:

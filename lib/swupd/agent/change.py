@@ -19,7 +19,7 @@ from swupd.errors import DiskSpace
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
-from swupd.tree import Root
+from swupd.tree import Node, Root
 
 _SHRINKS = 4
 """About how much less a file takes when it is compressed: what a detour over several packs is held against."""
@@ -70,14 +70,15 @@ class Result:
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
     """Plans, fetches, applies. With --dry-run it says what it would do. Raises what its parts raise."""
     with session.root() as root:
-        made = plan.settle(wish.changes, observe(root, wish.changes, wish.rule, steps), wish.wanted)
+        facts, seen = observe(root, wish.changes, wish.rule, steps)
+        made = plan.settle(wish.changes, facts, wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
         if session.settings.dry_run or session.state is None:
             _describe(session, wish, made, _routes(session, wish, made, packs))
             return Result(made, Outcome(0, 0, ()))
         if not made.empty:
             transaction.refuse_on_trial(root.path)
-        _fetch(session, session.state, root, wish, made, packs, steps)
+        _fetch(session, session.state, root, wish, made, seen, packs, steps)
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)
         outcome = _put_in_place(session, session.state, root, wish, made, steps)
@@ -128,22 +129,27 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
     return True
 
 
-def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> Facts:
-    """Looks at the disk where a plan needs it."""
+def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
+    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
     progress = steps.begin("check_files_hash")
     kinds: dict[str, str] = {}
     digests = {}
-    ordered = sorted({e.name for e in changes.put}, key=paths.encode)
+    seen: dict[str, Node] = {}
+    wanted = {e.name: e.digest for e in changes.put}
+    ordered = sorted(wanted, key=paths.encode)
     for done, path in enumerate(ordered, 1):
-        kind, digests[path] = seen_on_disk(root, path, rule)
+        kind, found = seen_on_disk(root, path, rule)
+        digests[path] = frozenset(found)
         if kind is not None:
             kinds[path] = kind
+        if kind == "F" and wanted[path] not in found:
+            seen.update(found)
         progress(done, len(ordered), "files")
     for path in plan.look_at(changes):
         if path not in digests and (other := kind_at(root, path)) is not None:
             kinds[path] = other
     below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
-    return Facts(digests, kinds, below)
+    return Facts(digests, kinds, below), seen
 
 
 def _below(root: Root, folder: str) -> frozenset[str]:
@@ -162,7 +168,14 @@ def kind_at(root: Root, path: str) -> str | None:
 
 
 def _fetch(
-    session: Session, state: State, root: Root, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...], steps: Steps
+    session: Session,
+    state: State,
+    root: Root,
+    wish: Wish,
+    made: Plan,
+    seen: Mapping[str, Node],
+    packs: tuple[plan.Pack, ...],
+    steps: Steps,
 ) -> None:
     if not session.settings.skip_space_check:
         fetch.check_download_space(state.layout.here, estimate(wish.manifests, made))
@@ -182,6 +195,7 @@ def _fetch(
         parallel=session.settings.parallel,
         report=session.report,
         unpacker=session.catalog.unpacker,
+        seen=seen,
     ).obtain(made, lambda: _routes(session, wish, made, packs), steps)
 
 

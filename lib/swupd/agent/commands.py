@@ -343,7 +343,8 @@ def clean(options: Options, settings: Settings, report: Report) -> int:
         return 0
     with locked(place):
         state = State(place)
-        freed = state.clean(manifests=options.all, others=True)
+        freed = cached_bytes(state.layout, options.all, others=True)
+        state.clean(manifests=options.all, others=True)
         state.close()
     report.say(f"{size(freed)} were freed.")
     return 0

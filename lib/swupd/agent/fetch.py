@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from swupd import archive, delta, folding, paths, stream
+from swupd import delta, folding, paths, stream
 from swupd.agent.mirrors import Origin
+from swupd.agent.patching import Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps, size
 from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State, XattrRule, digests
 from swupd.agent.unpacker import Here, Unpacks
+from swupd.archive import Member
 from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
 from swupd.lengths import Length
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
 _OVERHEAD = 64 * stream.KIB
-_IN_MEMORY = 1 * stream.MIB
 _JOURNAL = 256
 """About what one path takes in the journal."""
 _BLOCK = 4096
@@ -65,6 +66,7 @@ class Fetcher:
     """Fills staging.
 
     owned: entries that are expected on the device, whose files serve as delta sources.
+    seen: files that were hashed already, by their digests.
     """
 
     source: Origin
@@ -76,6 +78,7 @@ class Fetcher:
     parallel: int
     report: Report
     unpacker: Unpacks = field(default_factory=Here)
+    seen: Mapping[str, Node] = field(default_factory=dict)
     _by_digest: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,8 @@ class Fetcher:
         return True
 
     def _on_device(self, digest: str) -> Node | None:
+        if digest in self.seen:
+            return self.seen[digest]
         for path in self._by_digest.get(digest, ()):
             node = self.root.node(path, xattrs=self.rule is not XattrRule.IGNORED)
             if node is None:
@@ -189,7 +194,12 @@ class Fetcher:
 
     def _take(self, pack: os.PathLike[str], limit: int, missing: set[str], whole: bool) -> None:
         """Stages what is missing out of a pack, or all of it. Anything else in it is passed over."""
-        with open(pack, "rb") as file, self.unpacker.members(file, limit) as members:
+        with (
+            open(pack, "rb") as file,
+            self.unpacker.members(file, limit) as members,
+            ThreadPoolExecutor(self.unpacker.patchers) as pool,
+        ):
+            patching = Patching(pool)
             for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
@@ -198,20 +208,38 @@ class Fetcher:
                     continue
                 pair = delta.parse_name(name) if folder == "delta" and member.node.kind == "F" else None
                 if pair is not None and (pair[1] in missing or whole):
-                    self._patch(pair, member, missing)
+                    patching.settle(pair[1])
+                    if pair[1] in missing or whole:
+                        self._begin(patching, pair, member, missing)
+            patching.finish()
 
-    def _patch(self, pair: tuple[str, str], member: archive.Member, missing: set[str]) -> None:
+    def _begin(self, patching: Patching, pair: tuple[str, str], member: Member, missing: set[str]) -> None:
+        """Has a delta applied to the file that it is for, where that is there."""
         old, new = pair
         source, open_source = self._on_device(old), self.root.file
         if source is None:
             source, open_source = self.state.staged(old, self.rule), self.state.staged_file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
+        with contextlib.ExitStack() as stack:
+            # Opened here, for the work is done in another thread, and roots are not for several.
+            old_file = stack.enter_context(open_source(source))
+            patch = stack.enter_context(held(member, self.state.layout.cache))
+            patching.begin(new, partial(self._patch, new, patch, old_file, source, stack.pop_all(), missing))
+
+    def _patch(
+        self,
+        new: str,
+        patch: BinaryIO | bytes,
+        old_file: BinaryIO,
+        source: Node,
+        opened: contextlib.ExitStack,
+        missing: set[str],
+    ) -> None:
         try:
             with (
-                _held(member, self.state) as patch,
-                open_source(source) as old_file,
-                _unfolded(old_file, patch, self.state) as old_form,
+                opened,
+                unfolded(old_file, patch, self.state.layout.cache) as old_form,
                 self.unpacker.patched(patch, old_form, self.limits.file) as made,
             ):
                 node = replace(made.node, path="/" + new, xattrs=source.xattrs)
@@ -273,36 +301,6 @@ class Fetcher:
                 self.state.put(entry.digest, member.node, member.content, self.rule)
         if not count:
             raise ArchiveError("its archive is empty")
-
-
-@contextlib.contextmanager
-def _held(member: archive.Member, state: State) -> Iterator[BinaryIO | bytes]:
-    """A member's content: in memory where it is small, else in a file without a name."""
-    if member.node.size <= _IN_MEMORY:
-        yield b"".join(member.content)
-        return
-    with tempfile.TemporaryFile(dir=state.layout.cache) as file:
-        file.writelines(member.content)
-        file.flush()
-        yield file
-
-
-@contextlib.contextmanager
-def _unfolded(old: BinaryIO, patch: BinaryIO | bytes, state: State) -> Iterator[BinaryIO]:
-    """What a delta is to be applied to: a file, or its unfolded form. Raises ArchiveError."""
-    if isinstance(patch, bytes):
-        head = patch[: folding.HEAD_SIZE]
-    else:
-        patch.seek(0)
-        head = patch.read(folding.HEAD_SIZE)
-    fold = folding.parse(head)
-    if fold is None:
-        yield old
-        return
-    with tempfile.TemporaryFile(dir=state.layout.cache) as file:
-        file.writelines(folding.unfolded(old, fold))
-        file.flush()
-        yield file
 
 
 class Counter:

@@ -333,7 +333,7 @@ def _compare(
         return Problems(extra=_extra(session, scope, found))
     changes = plan.restore(wanted, _mounts(session))
     with session.root() as root:
-        facts = observe(root, changes, rule, steps)
+        facts, _ = observe(root, changes, rule, steps)
     wrong = [e.name for e in changes.put if e.digest not in facts.digests[e.name]]
     missing = tuple(sorted(p for p in wrong if p not in facts.kinds))
     modified = () if scope.quick else tuple(sorted(p for p in wrong if p in facts.kinds))

@@ -17,11 +17,12 @@ from swupd.agent import settings as device
 from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
 from swupd.agent.chain import Chain, first_anchor
+from swupd.agent.later import Later
 from swupd.agent.mirrors import Mirrors, Origin
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
-from swupd.agent.state import Layout, State, applied, leave, locked, make_folder, tracked
+from swupd.agent.state import Cache, Layout, State, applied, leave, locked, make_folder, tracked
 from swupd.agent.unpacker import Unpacks, started
 from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError, VersionUnknown, WriteError
 from swupd.tree import Root
@@ -54,7 +55,9 @@ class Session:
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
     """A session that writes nothing."""
     _tell_unfinished(settings, report)
-    with started() as unpacker:
+    with contextlib.ExitStack() as stack:
+        # Often all that is needed lies in the cache; and what only looks has no other threads that a fork would meet.
+        unpacker = Later(lambda: stack.enter_context(started()))
         yield _session(settings, report, None, unpacker)
 
 
@@ -174,12 +177,13 @@ def _session(settings: Settings, report: Report, state: State | None, unpacker: 
     verifier = trust.Verifier(None if by_root else _trust_file(settings), now(settings))
     verifier.check_trust_file()
     layout = Layout(settings.data_dir, settings.cache_dir, content_url)
+    cache = state or Cache(layout)
     catalog = Catalog(
         versions=versions,
         content=content,
-        chain=_chain(settings, layout, versions, content, state, report) if by_root else None,
+        chain=_chain(settings, layout, versions, content, cache, report) if by_root else None,
         verifier=verifier,
-        state=state,
+        cache=cache,
         report=report,
         check_latest=settings.check_latest_signature,
         unpacker=unpacker,
@@ -188,9 +192,9 @@ def _session(settings: Settings, report: Report, state: State | None, unpacker: 
 
 
 def _chain(
-    settings: Settings, layout: Layout, versions: Origin, content: Origin, state: State | None, report: Report
+    settings: Settings, layout: Layout, versions: Origin, content: Origin, cache: Cache, report: Report
 ) -> Chain:
-    return Chain(anchor(settings, layout, report), versions, content, state, report, settings.stream_format(), _uptime)
+    return Chain(anchor(settings, layout, report), versions, content, cache, report, settings.stream_format(), _uptime)
 
 
 def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:

@@ -6,6 +6,7 @@ tree's names cannot be seen in the other; files are shared, so nothing may ever 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -160,7 +161,11 @@ def folders(root: Root, top: str) -> tuple[int, int]:
     """(number of folders at and below a folder, bytes they take): what a shadow costs beside new objects."""
     count = size = 0
     base = os.path.join(root.path, top[1:])
-    for place, _, _ in os.walk(base):
+    waiting = [base]
+    while waiting:
+        place = waiting.pop()
         count += 1
         size += max(4096, os.lstat(place).st_blocks * 512)
+        with contextlib.suppress(FileNotFoundError), os.scandir(place) as found:
+            waiting += [item.path for item in found if item.is_dir(follow_symlinks=False)]
     return count, size

@@ -51,14 +51,17 @@ def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tupl
     return tuple((view, mac.hexdigest()) for view, mac in zip(views, macs, strict=True))
 
 
-def seen_on_disk(root: Root, path: str, rule: XattrRule) -> tuple[str | None, frozenset[str]]:
-    """(kind, the digests that it may go by) of what is at a path; "?" and none for what streams cannot carry."""
+def seen_on_disk(root: Root, path: str, rule: XattrRule) -> tuple[str | None, dict[str, Node]]:
+    """(kind, what it may go by) of what is at a path: digests, each with what it covers.
+
+    "?" and none for what streams cannot carry.
+    """
     node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
     if node is None:
-        return ("?" if root.exists(path) else None), frozenset()
+        return ("?" if root.exists(path) else None), {}
     if rule is XattrRule.UNKNOWN and node.xattrs:
-        return node.kind, frozenset(name for _, name in digests(node, root.chunks(node), rule))
-    return node.kind, frozenset((tree.digest(node, root.chunks(node)),))
+        return node.kind, {name: view for view, name in digests(node, root.chunks(node), rule)}
+    return node.kind, {tree.digest(node, root.chunks(node)): node}
 
 
 @dataclass(frozen=True)
@@ -174,22 +177,11 @@ def _number(file: Path) -> int:
     return int(text) if text.isdigit() and len(text) < 11 else 0
 
 
-class State:
-    """Writes below data and cache folder. Made once the lock is held."""
+class Cache:
+    """What there is from earlier runs, for those who write nothing: what they would keep is forgotten."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        make_folder(layout.here, 0o755)
-        for name in _PRIVATE:
-            make_folder(layout.here / name, 0o700)
-        for file in (layout.version, layout.left, layout.root, layout.floors):
-            # A write that was cut short, which nobody may ever repeat.
-            _beside(file).unlink(missing_ok=True)
-        self._staged = Root(layout.here / "staged")
-
-    def close(self) -> None:
-        """Closes the folder of staged objects."""
-        self._staged.close()
 
     def read_cached(self, path: Path, limit: int) -> bytes | None:
         """A cached file's bytes, which are to be verified; None where there is none of a sane size."""
@@ -202,9 +194,40 @@ class State:
 
     def write_cached(self, path: Path, data: bytes) -> None:
         """Keeps verified bytes."""
+
+    def forget_cached(self, path: Path) -> None:
+        """Drops what proved wrong."""
+
+    def keep(self, file: Path, data: bytes) -> None:
+        """Writes one of the files of trust, so that it stays. Raises WriteError."""
+
+
+class State(Cache):
+    """Writes below data and cache folder. Made once the lock is held."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        make_folder(layout.here, 0o755)
+        for name in _PRIVATE:
+            make_folder(layout.here / name, 0o700)
+        for file in (layout.version, layout.left, layout.root, layout.floors):
+            # A write that was cut short, which nobody may ever repeat.
+            _beside(file).unlink(missing_ok=True)
+        self._staged = Root(layout.here / "staged")
+
+    def close(self) -> None:
+        """Closes the folder of staged objects."""
+        self._staged.close()
+
+    def write_cached(self, path: Path, data: bytes) -> None:
+        """Keeps verified bytes."""
         make_folder(path.parent, 0o755)
         with _writing(path):
             write_file(path, data)
+
+    def forget_cached(self, path: Path) -> None:
+        """Drops what proved wrong."""
+        path.unlink(missing_ok=True)
 
     def track(self, bundles: Iterable[str], installed: Iterable[str]) -> None:
         """Writes down bundles that the user asked for; before the first, those that were there already."""
@@ -248,9 +271,11 @@ class State:
                 finish(folder, part, covered)
                 _clear(folder, digest.encode())
                 os.rename(part, digest.encode(), src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
+        except BaseException:
             with contextlib.suppress(OSError):
                 remove(folder, part)
+            raise
+        finally:
             os.close(folder)
 
     def staged(self, digest: str, rule: XattrRule) -> Node | None:
@@ -275,17 +300,16 @@ class State:
         """The content of a staged file, which the reader hashes again."""
         return tree.read_chunks(self._staged.fd, digest.encode())
 
-    def clean(self, manifests: bool = False, others: bool = False) -> int:
-        """Removes staged objects and downloads (manifests, caches of other URLs); gives the bytes that were freed."""
-        freed = cached_bytes(self.layout, manifests, others)
+    def clean(self, manifests: bool = False, others: bool = False) -> None:
+        """Removes staged objects and downloads (manifests, caches of other URLs)."""
         with _writing(self.layout.here):
             for folder in _disposable(self.layout, manifests, others):
-                for item in folder.iterdir() if folder.is_dir() else ():
-                    if item.is_dir() and not item.is_symlink():
+                items = list(os.scandir(folder)) if folder.is_dir() else []
+                for item in items:
+                    if item.is_dir(follow_symlinks=False):
                         shutil.rmtree(item)
                     else:
-                        item.unlink()
-        return freed
+                        os.unlink(item)
 
 
 def _disposable(layout: Layout, manifests: bool, others: bool) -> tuple[Path, ...]:
@@ -298,7 +322,7 @@ def _disposable(layout: Layout, manifests: bool, others: bool) -> tuple[Path, ..
 
 
 def cached_bytes(layout: Layout, manifests: bool = False, others: bool = False) -> int:
-    """How much `State.clean` would free."""
+    """How much `State.clean` frees."""
     found = (f for folder in _disposable(layout, manifests, others) for f in folder.rglob("*"))
     return sum(f.lstat().st_size for f in found if f.is_symlink() or f.is_file())
 

@@ -21,7 +21,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from swupd import archive, delta, folding
 from swupd.agent import confinement
@@ -41,6 +41,7 @@ _MAX_ERROR = 4096
 _CHUNK = MIB
 _PIECE = 256 * 1024
 _READERS = 4
+_PATCHERS = 2
 _READER_MEMORY = 512 * MIB
 _PATIENCE = 900.0
 """Seconds that a worker may be silent: the largest delta takes some."""
@@ -48,7 +49,13 @@ _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
 
 
 class Unpacks(Protocol):
-    """Whoever opens what came from a server. Sources are bytes, or files of the system."""
+    """Whoever opens what came from a server. Sources are bytes, or files of the system.
+
+    patchers: how many deltas can be applied at a time.
+    """
+
+    @property
+    def patchers(self) -> int: ...
 
     def members(self, source: BinaryIO | bytes, limit: int) -> AbstractContextManager[Iterator[Member]]: ...
     def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> AbstractContextManager[Member]: ...
@@ -58,6 +65,8 @@ class Unpacks(Protocol):
 
 class Here:
     """Unpacks in this process, for where there can be no other."""
+
+    patchers = 1
 
     @contextlib.contextmanager
     def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
@@ -81,12 +90,14 @@ class Here:
 class Unpacker:
     """Unpacks in other processes. Safe to use from several threads; to be made while there is one."""
 
+    patchers = min(_PATCHERS, os.cpu_count() or 1)
+
     def __init__(self, reader_memory: int = _READER_MEMORY) -> None:
         """Raises OSError where there can be no process."""
         self._lock = threading.Lock()
         self._slots = {
             _UNPACK: threading.Semaphore(min(_READERS, os.cpu_count() or 1)),
-            _PATCH: threading.Semaphore(1),
+            _PATCH: threading.Semaphore(self.patchers),
         }
         self._idle: dict[bytes, list[_Worker]] = {_UNPACK: [], _PATCH: []}
         self._control, control = socket.socketpair()
@@ -176,6 +187,7 @@ class _Worker:
     def __init__(self, channel: socket.socket) -> None:
         channel.settimeout(_PATIENCE)
         self._channel = channel
+        self._answer = cast(BinaryIO, channel.makefile("rb", _PIECE))
         self._next = (b"", 0)
         self.done = False
 
@@ -199,7 +211,7 @@ class _Worker:
             count += 1
             if self._next[1] > _MAX_MEMBER or count > limit // 512 + 2:
                 raise _malformed()
-            name, node = parsed(b"".join(self._bytes(self._next[1])))
+            name, node = parsed(self._bytes(self._next[1]))
             self._advance()
             content = self._content(budget)
             yield Member(name, node, content)
@@ -217,7 +229,7 @@ class _Worker:
             if not 0 < size <= _CHUNK or budget[0] < 0:
                 self._next = (b"", 0)
                 raise _malformed()
-            yield from self._bytes(size)
+            yield self._bytes(size)
             self._advance()
         if self._next[0] == _ERROR:
             raise self._problem()
@@ -228,26 +240,25 @@ class _Worker:
         self._next = (b"", 0)
         if tag != _ERROR or size > _MAX_ERROR:
             return _malformed()
-        return ArchiveError(b"".join(self._bytes(size)).decode("utf-8", "replace"))
+        return ArchiveError(self._bytes(size).decode("utf-8", "replace"))
 
     def _advance(self) -> None:
         self._next = (b"", 0)
-        tag, size = _FRAME.unpack(b"".join(self._bytes(_FRAME.size)))
+        tag, size = _FRAME.unpack(self._bytes(_FRAME.size))
         self._next = (tag, size)
 
-    def _bytes(self, count: int) -> Iterator[bytes]:
-        while count:
-            try:
-                piece = self._channel.recv(min(count, _PIECE))
-            except OSError as e:
-                raise _ended() from e
-            if not piece:
-                raise _ended()
-            count -= len(piece)
-            yield piece
+    def _bytes(self, count: int) -> bytes:
+        try:
+            data = self._answer.read(count)
+        except OSError as e:
+            raise _ended() from e
+        if len(data) != count:
+            raise _ended()
+        return data
 
     def close(self) -> None:
         """Sends the worker home."""
+        self._answer.close()
         self._channel.close()
 
 
@@ -351,6 +362,7 @@ def _work(channel: socket.socket, memory: int) -> None:
     confinement.confine(memory)
     # Once more: a change of owner has revoked it.
     confinement.end_with(parent)
+    answer = cast(BinaryIO, channel.makefile("wb", _PIECE))
     while True:
         head, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2)
         if not head:
@@ -363,15 +375,16 @@ def _work(channel: socket.socket, memory: int) -> None:
                 if what == _UNPACK:
                     source = files[0] if files else io.BytesIO(inline[0])
                     for member in archive.members(source, limit):
-                        _tell(channel, member)
+                        _tell(answer, member)
                 else:
                     old = files.pop() if files else io.BytesIO(inline[1])
-                    _tell(channel, _patched(files.pop() if files else io.BytesIO(inline[0]), old, limit))
-            _send(channel, _END)
+                    _tell(answer, _patched(files.pop() if files else io.BytesIO(inline[0]), old, limit))
+            _send(answer, _END)
         except ArchiveError as e:
-            _send(channel, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
+            _send(answer, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
         except MemoryError:
-            _send(channel, _ERROR, b"it needs more memory than is allowed")
+            _send(answer, _ERROR, b"it needs more memory than is allowed")
+        answer.flush()
 
 
 def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
@@ -397,20 +410,19 @@ def _size(file: BinaryIO) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def _tell(channel: socket.socket, member: Member) -> None:
+def _tell(answer: BinaryIO, member: Member) -> None:
     node = member.node
     xattrs = [(key, value.hex()) for key, value in node.xattrs]
     words = (member.name, node.kind, node.mode, node.uid, node.gid, node.size, node.target, xattrs)
-    _send(channel, _MEMBER, json.dumps(words).encode("ascii"))
+    _send(answer, _MEMBER, json.dumps(words).encode("ascii"))
     for chunk in member.content:
         for at in range(0, len(chunk), _CHUNK):
-            _send(channel, _CONTENT, chunk[at : at + _CHUNK])
+            _send(answer, _CONTENT, chunk[at : at + _CHUNK])
 
 
-def _send(channel: socket.socket, tag: bytes, data: bytes = b"") -> None:
-    channel.sendall(_FRAME.pack(tag, len(data)) + (data if len(data) < _PIECE else b""))
-    if len(data) >= _PIECE:
-        channel.sendall(data)
+def _send(answer: BinaryIO, tag: bytes, data: bytes = b"") -> None:
+    answer.write(_FRAME.pack(tag, len(data)))
+    answer.write(data)
 
 
 def _received(channel: socket.socket, size: int) -> bytes:

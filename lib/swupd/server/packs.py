@@ -219,7 +219,7 @@ def pieces(
     effort: Effort = Effort.BEST,
     apart: Collection[str] = (),
 ) -> Iterator[Piece]:
-    """A pack's pieces in order.
+    """A pack's pieces in order: large deltas first, the largest at the start, for they take a device longest to apply.
 
     deltas: what gives each delta's bytes, by name; sizes: how many bytes those are. apart: those that are to be pieces
     of their own; large ones are, too.
@@ -227,16 +227,17 @@ def pieces(
     objects = list(staged)
     small = [(_member_name(o), o.node, o.read) for o in objects if o.node.size < archive.SOLID_LIMIT]
     changed = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
-    alone = {f"delta/{name}" for name in deltas if name in apart or sizes[name] >= archive.SOLID_LIMIT}
-    loose = [d for d in changed if d[0] not in alone]
+    names = {f"delta/{name}" for name in deltas if name in apart or sizes[name] >= archive.SOLID_LIMIT}
+    alone = sorted((d for d in changed if d[0] in names), key=lambda d: -d[1].size)
+    loose = [d for d in changed if d[0] not in names]
     yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
+    # These were compressed already; what can still be saved on them is little.
+    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.FAST) for d in alone)
     if deltas:
         groups = archive.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
     else:
         yield from (Small(group, earlier) for group in archive.grouped(small))
-    # These were compressed already; what can still be saved on them is little.
-    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.FAST) for d in changed if d[0] in alone)
     yield from (Solid(o, earlier) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 
@@ -261,7 +262,7 @@ def replaced(pack: Path, written: Sequence[Written], instead: Sequence[Instead])
     ]
     members = [(f"delta/{i.name}", file_node(f"/{i.name}", 0o644, i.size), i.read) for i in instead]
     put = [Small(Group((member,)), NOTHING_BEFORE, Effort.FAST) for member in members]
-    return [*kept[:-1], *put, kept[-1]]
+    return [kept[0], *put, *kept[1:]]
 
 
 def _holds_one_of(piece: Piece, names: Collection[str]) -> bool:
