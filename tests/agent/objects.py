@@ -40,6 +40,9 @@ class Objects:
     def staged_node(self, digest: str) -> Node | None:
         return self.nodes.get(digest)
 
+    def staged_link(self, digest: str, folder: int, name: bytes) -> bool:
+        return False
+
     def staged_content(self, digest: str) -> Iterator[bytes]:
         self.left -= 1
         data = self.contents[digest]

@@ -229,6 +229,20 @@ def test_the_applied_version_is_written_down(layout: Layout, kept: State) -> Non
     assert layout.version.read_bytes() == b"20\n"
 
 
+def test_a_staged_file_gets_one_more_name_and_no_third(kept: State, tmp_path: Path) -> None:
+    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    with Root(tmp_path) as root:
+        assert kept.staged_link(DIGEST, root.fd, b"a") and not kept.staged_link(DIGEST, root.fd, b"b")
+    assert (tmp_path / "a").read_bytes() == b"hello" and not (tmp_path / "b").exists()
+    assert (tmp_path / "a").stat().st_nlink == 2
+
+
+def test_a_staged_file_is_not_linked_to_another_file_system(kept: State) -> None:
+    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    with Root(Path("/dev/shm")) as root:
+        assert not kept.staged_link(DIGEST, root.fd, b"swupd-test-link")
+
+
 def test_cleaning_keeps_manifests_unless_told_otherwise(layout: Layout, kept: State) -> None:
     kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     kept.part("x.tar").write_bytes(bytes(10))

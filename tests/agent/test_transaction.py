@@ -563,3 +563,27 @@ def test_what_a_shadow_costs_is_known_before(tmp_path: Path) -> None:
     with Root(device) as root:
         count, size = shadow.folders(root, "/usr")
     assert count == 4 and size >= 4 * 4096
+
+
+@pytest.mark.parametrize("way", ["exchange", "journal"])
+def test_new_files_are_written_once_and_no_two_paths_are_one_file(
+    device: Device, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "journal":
+        monkeypatch.setattr(apply, "obstacle", lambda root: "a test")
+    device.ok("update", "--keepcache")
+    staged = {path.lstat().st_ino for path in device.cache.glob("staged/*")}
+
+    def files() -> list[int]:
+        found = [p for p in device.root.rglob("*") if ".swupd" not in p.parts]
+        return [p.lstat().st_ino for p in found if p.is_file() and not p.is_symlink()]
+
+    assert staged.intersection(files()), "what was staged is what lies in the tree"
+    assert len(files()) == len(set(files()))
+    for path in (device.root / "usr").rglob("*"):
+        if path.is_file() and path.lstat().st_ino in staged:
+            path.unlink()
+            break
+    device.ok("repair", "--keepcache")
+    assert len(files()) == len(set(files()))
+    assert "as it was published" in device.ok("diagnose").out

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +29,8 @@ from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
 _OVERHEAD = 64 * stream.KIB
+_LARGE_DELTA = 128 * stream.KIB
+_LARGE_FILE = 8 * stream.MIB
 _JOURNAL = 256
 """About what one path takes in the journal."""
 _BLOCK = 4096
@@ -221,13 +222,14 @@ class Fetcher:
             source, open_source = self.state.staged(old, self.rule), self.state.staged_file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
+        large = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE
         with contextlib.ExitStack() as stack:
-            # Opened here, for the work is done in another thread, and roots are not for several.
+            # Opened here: large ones are applied in other threads, and roots are not for several.
             old_file = stack.enter_context(open_source(source))
             patch = stack.enter_context(held(member, self.state.layout.cache))
-            patching.begin(new, partial(self._patch, new, patch, old_file, source, stack.pop_all(), missing))
+            patching.begin(new, self._patched(new, patch, old_file, source, stack.pop_all(), missing), large)
 
-    def _patch(
+    def _patched(
         self,
         new: str,
         patch: BinaryIO | bytes,
@@ -235,13 +237,16 @@ class Fetcher:
         source: Node,
         opened: contextlib.ExitStack,
         missing: set[str],
-    ) -> None:
+    ) -> Iterator[None]:
+        """Asks for a delta to be applied; and then stages what it makes."""
         try:
             with (
                 opened,
                 unfolded(old_file, patch, self.state.layout.cache) as old_form,
-                self.unpacker.patched(patch, old_form, self.limits.file) as made,
+                self.unpacker.patching(patch, old_form, self.limits.file) as answer,
             ):
+                yield
+                made = answer()
                 node = replace(made.node, path="/" + new, xattrs=source.xattrs)
                 self.state.put(new, node, made.content, self.rule)
             missing.discard(new)
@@ -356,9 +361,13 @@ def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = 
     places = {os.fstat(root.fd).st_dev: os.fspath(root.path)}
     unlinked = _without_links()
     total = 0
+    folders: dict[str, tuple[str, int]] = {}
     for entry in plan.write:
-        place = _existing(root, entry.name)
-        device = os.stat(place).st_dev
+        above = entry.name.rpartition("/")[0]
+        if above not in folders:
+            place = _existing(root, entry.name)
+            folders[above] = place, os.stat(place).st_dev
+        place, device = folders[above]
         node = state.staged_node(entry.digest)
         size_of_new = _BLOCK if entry.kind == "D" else -(-node.size // _BLOCK) * _BLOCK if node else 0
         total += size_of_new

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from swupd.agent.unpacker import Unpacker, Unpacks
+from swupd.agent.unpacker import Answer, Unpacker, Unpacks
 from swupd.archive import Member
 from swupd.delta import Patched
 from swupd.stream import MAX_DELTA_RESULT
@@ -25,9 +25,9 @@ class Later:
         """As archive.members."""
         return self._unpacker().members(source, limit)
 
-    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> AbstractContextManager[Member]:
-        """As Unpacker.patched."""
-        return self._unpacker().patched(patch, old, limit)
+    def patching(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> AbstractContextManager[Answer]:
+        """As Here.patching."""
+        return self._unpacker().patching(patch, old, limit)
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As delta.apply."""

@@ -6,7 +6,8 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from typing import BinaryIO
@@ -15,44 +16,63 @@ from swupd import folding, stream
 from swupd.archive import Member
 
 _IN_MEMORY = 1 * stream.MIB
-_WAITING = 8
+_HELD = 8
+AHEAD = 2
+"""How many small deltas are being applied at a time."""
 
 
 class Patching:
-    """Work by the digest that it makes, carried out in threads; few pieces wait at a time, since each holds a delta."""
+    """Deltas that are applied while their pack is read.
+
+    Each is an iterator that asks for a delta to be applied, stops once, and then takes the answer. With small ones the
+    reader of the pack is a few questions ahead of the answers; large ones have threads, and wait there in small number.
+    """
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._room = threading.Semaphore(_WAITING)
-        self._begun: dict[str, Future[None]] = {}
+        self._room = threading.Semaphore(_HELD)
+        self._small: OrderedDict[str, Iterator[None]] = OrderedDict()
+        self._large: dict[str, Future[None]] = {}
         self._failed: BaseException | None = None
 
-    def begin(self, digest: str, work: Callable[[], None]) -> None:
-        """Has work carried out, once there is room. Raises what earlier work raised."""
-        self._room.acquire()
-        if self._failed is not None:
-            raise self._failed
-        self._begun[digest] = self._pool.submit(self._carry_out, work)
+    def begin(self, digest: str, steps: Iterator[None], large: bool) -> None:
+        """Begins to make a digest, once there is room. Raises what earlier ones raise."""
+        if large:
+            self._room.acquire()
+            if self._failed is not None:
+                raise self._failed
+            self._large[digest] = self._pool.submit(self._carry_out, steps)
+            return
+        while len(self._small) >= AHEAD:
+            _exhaust(self._small.popitem(last=False)[1])
+        next(steps, None)
+        self._small[digest] = steps
 
     def settle(self, digest: str) -> None:
         """Waits for what makes this digest, where that was begun. Raises what it raises."""
-        if digest in self._begun:
-            self._begun.pop(digest).result()
+        if digest in self._small:
+            _exhaust(self._small.pop(digest))
+        if digest in self._large:
+            self._large.pop(digest).result()
 
     def finish(self) -> None:
-        """Waits for all work. Raises what work raises."""
-        for future in self._begun.values():
-            future.result()
-        self._begun.clear()
+        """Waits for all. Raises what they raise."""
+        for digest in (*self._small, *self._large):
+            self.settle(digest)
 
-    def _carry_out(self, work: Callable[[], None]) -> None:
+    def _carry_out(self, steps: Iterator[None]) -> None:
         try:
-            work()
+            _exhaust(steps)
         except BaseException as e:
             self._failed = e
             raise
         finally:
             self._room.release()
+
+
+def _exhaust(steps: Iterator[None]) -> None:
+    for _ in steps:
+        continue
 
 
 def held(member: Member, folder: os.PathLike[str]) -> AbstractContextManager[BinaryIO | bytes]:

@@ -23,7 +23,7 @@ from swupd.agent.state import XattrRule, create, digests, finish
 from swupd.agent.workplace import Workplace
 from swupd.errors import HashMismatch
 from swupd.manifest import Entry
-from swupd.tree import Node, Root
+from swupd.tree import Node, Root, read_chunks
 
 _UNABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """What a link of a file fails with that can only be replaced: foreign mount, immutable, too many names, no links."""
@@ -35,6 +35,7 @@ class Staging(Protocol):
 
     def staged_node(self, digest: str) -> Node | None: ...
     def staged_content(self, digest: str) -> Iterator[bytes]: ...
+    def staged_link(self, digest: str, folder: int, name: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -232,14 +233,26 @@ class Preparation:
     def _make(self, entry: Entry, fd: int, name: bytes) -> Node:
         """Makes an object, complete but for a folder's metadata; gives what its digest covers."""
         node = self._node(entry)
-        content = self.staging.staged_content(entry.digest) if node.kind == "F" else ()
-        covered = self._covered(entry, node, create(fd, name, node, content))
-        if node.kind != "D":
-            finish(fd, name, covered)
+        covered = self._linked(entry, node, fd, name)
+        if covered is None:
+            content = self.staging.staged_content(entry.digest) if node.kind == "F" else ()
+            covered = self._covered(entry, node, create(fd, name, node, content))
+            if node.kind != "D":
+                finish(fd, name, covered)
         self._told += 1
         self._covers[entry.name] = covered
         self.progress(self._told, 2 * len(self.plan.write), "files")
         return covered
+
+    def _linked(self, entry: Entry, node: Node, fd: int, name: bytes) -> Node | None:
+        """Gives a staged file its name in the tree to be, where it is as it shall be there; None where it has none."""
+        if node.kind != "F" or not self.staging.staged_link(entry.digest, fd, name):
+            return None
+        covered = self._covered(entry, node, read_chunks(fd, name))
+        if covered == node:
+            return covered
+        os.unlink(name, dir_fd=fd)
+        return None
 
     def _node(self, entry: Entry) -> Node:
         node = self.staging.staged_node(entry.digest)

@@ -26,6 +26,9 @@ from swupd.tree import Node, Root
 
 _PRIVATE = ("staged", "download")
 
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
+"""What a link fails with to another file system, or on one that has none."""
+
 
 class XattrRule(Enum):
     """Whether a stream's digests cover extended attributes.
@@ -299,6 +302,22 @@ class State(Cache):
     def staged_content(self, digest: str) -> Iterator[bytes]:
         """The content of a staged file, which the reader hashes again."""
         return tree.read_chunks(self._staged.fd, digest.encode())
+
+    def staged_link(self, digest: str, folder: int, name: bytes) -> bool:
+        """Gives a staged file a name in an open folder, too. False where that cannot be, or where it has a second one.
+
+        Two paths of a tree must not be names of one file: whoever wrote to the one would change the other.
+        """
+        staged = digest.encode()
+        try:
+            if os.stat(staged, dir_fd=self._staged.fd, follow_symlinks=False).st_nlink != 1:
+                return False
+            os.link(staged, name, src_dir_fd=self._staged.fd, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as e:
+            if e.errno not in _NO_LINK:
+                raise
+            return False
+        return True
 
     def clean(self, manifests: bool = False, others: bool = False) -> None:
         """Removes staged objects and downloads (manifests, caches of other URLs)."""

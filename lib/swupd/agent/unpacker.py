@@ -25,6 +25,7 @@ from typing import BinaryIO, Protocol, cast
 
 from swupd import archive, delta, folding
 from swupd.agent import confinement
+from swupd.agent.patching import AHEAD
 from swupd.archive import Member
 from swupd.delta import Patched
 from swupd.errors import ArchiveError
@@ -48,17 +49,22 @@ _PATIENCE = 900.0
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
 
 
+Answer = Callable[[], Member]
+
+
 class Unpacks(Protocol):
     """Whoever opens what came from a server. Sources are bytes, or files of the system.
 
-    patchers: how many deltas can be applied at a time.
+    patchers: how many large deltas are to be applied at a time, beside patching.AHEAD small ones.
     """
 
     @property
     def patchers(self) -> int: ...
 
     def members(self, source: BinaryIO | bytes, limit: int) -> AbstractContextManager[Iterator[Member]]: ...
-    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> AbstractContextManager[Member]: ...
+    def patching(
+        self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int
+    ) -> AbstractContextManager[Answer]: ...
     def apply(self, patch: bytes, old: bytes, limit: int = ...) -> Patched: ...
     def rest(self) -> None: ...
 
@@ -74,10 +80,13 @@ class Here:
         yield archive.members(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
 
     @contextlib.contextmanager
-    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Member]:
-        """The file that a delta makes, to be read within the context. Raises ArchiveError."""
+    def patching(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Answer]:
+        """Has a delta applied. Gives what waits for the file that it makes, which is to be read within the context.
+
+        Raises ArchiveError, as the answer does.
+        """
         opened = [io.BytesIO(file) if isinstance(file, bytes) else file for file in (patch, old)]
-        yield _patched(opened[0], opened[1], limit)
+        yield lambda: _patched(opened[0], opened[1], limit)
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As delta.apply."""
@@ -97,7 +106,7 @@ class Unpacker:
         self._lock = threading.Lock()
         self._slots = {
             _UNPACK: threading.Semaphore(min(_READERS, os.cpu_count() or 1)),
-            _PATCH: threading.Semaphore(self.patchers),
+            _PATCH: threading.Semaphore(self.patchers + AHEAD),
         }
         self._idle: dict[bytes, list[_Worker]] = {_UNPACK: [], _PATCH: []}
         self._control, control = socket.socketpair()
@@ -118,23 +127,21 @@ class Unpacker:
             yield worker.members(limit)
 
     @contextlib.contextmanager
-    def patched(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Member]:
-        """The file that a delta makes, to be read within the context. Raises ArchiveError."""
+    def patching(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Answer]:
+        """As Here.patching."""
         inline = (patch if isinstance(patch, bytes) else b"", old if isinstance(old, bytes) else b"")
         files = [file.fileno() for file in (patch, old) if not isinstance(file, bytes)]
         with self._worker(_PATCH) as worker:
             worker.ask(_PATCH, limit, inline, files)
             found = worker.members(min(limit, MAX_DELTA_RESULT))
-            made = next(found, None)
-            if made is None or made.node.kind != "F":
-                raise _malformed()
-            yield made
+            yield lambda: _only_file(found)
             for _ in found:
                 raise _malformed()
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As delta.apply, with the same errors."""
-        with self.patched(patch, old, limit) as made:
+        with self.patching(patch, old, limit) as answer:
+            made = answer()
             content = b"".join(made.content)
         return Patched(content, made.node.mode, made.node.uid, made.node.gid)
 
@@ -179,6 +186,13 @@ class Unpacker:
                 ours.close()
                 raise _ended() from e
         return _Worker(ours)
+
+
+def _only_file(found: Iterator[Member]) -> Member:
+    made = next(found, None)
+    if made is None or made.node.kind != "F":
+        raise _malformed()
+    return made
 
 
 class _Worker:
