@@ -584,6 +584,6 @@ def test_new_files_are_written_once_and_no_two_paths_are_one_file(
         if path.is_file() and path.lstat().st_ino in staged:
             path.unlink()
             break
-    device.ok("repair", "--keepcache")
+    device.ok("repair")
     assert len(files()) == len(set(files()))
     assert "as it was published" in device.ok("diagnose").out
