@@ -276,3 +276,13 @@ def test_an_entry_cannot_be_made_wrong(field: dict[str, object]) -> None:
 def test_a_manifest_cannot_be_made_wrong(field: dict[str, object]) -> None:
     with pytest.raises(ManifestError):
         replace(Manifest("os-core", 30, 10), **field)  # type: ignore[arg-type]
+
+
+def test_entries_that_are_the_same_are_taken_over() -> None:
+    old = Manifest("os-core", 30, 10, entries=(Entry("F", "a" * 64, 10, "/a"), Entry("F", "b" * 64, 10, "/b")))
+    new = Manifest("os-core", 30, 20, entries=(old.entries[0], Entry("F", "b" * 64, 10, "/b", misc="r")))
+    read = manifest.parse(manifest.serialize(new), "os-core", like=old.entries)
+    assert read == new
+    assert read.entries[0] is old.entries[0] and read.entries[1] is not old.entries[1]
+    moved = replace(new, entries=(Entry("F", "c" * 64, 20, "/a"), Entry("F", "b" * 64, 20, "/b")))
+    assert manifest.parse(manifest.serialize(moved), "os-core", like=old.entries) == moved

@@ -93,6 +93,8 @@ def unfolded(old: BinaryIO, fold: Fold) -> Iterator[bytes]:
         if total > MAX_DELTA_RESULT:
             raise ArchiveError("the old file unfolds to something that is too large")
         yield block
+        # Not held while the next one is made: they are large.
+        del block
         left -= size + _LENGTH.size
     if left:
         raise ArchiveError("the old file is not folded as the delta says")

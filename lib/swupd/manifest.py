@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths
@@ -144,10 +144,11 @@ def serialize(manifest: Manifest) -> bytes:
     return paths.encode("\n".join(lines) + "\n")
 
 
-def parse(data: bytes, name: str, version: int | None = None) -> Manifest:
+def parse(data: bytes, name: str, version: int | None = None, like: Iterable[Entry] = ()) -> Manifest:
     """Reads a manifest's bytes, which the caller has checked against a hash or signature.
 
-    version: what the header must say, or None to accept any.
+    version: what the header must say, or None to accept any. like: entries of another release; those that are the same
+    are taken over, which saves time and memory.
     Raises ManifestError. Unknown header keys and flags are kept, as clients from 3.20 on do.
     """
     head, blank, body = data.partition(b"\n\n")
@@ -165,7 +166,7 @@ def parse(data: bytes, name: str, version: int | None = None) -> Manifest:
         contentsize=_number(name, keys, "contentsize", 0),
         includes=tuple(keys.pop("includes", ())),
         also_add=tuple(keys.pop("also-add", ())),
-        entries=_entries(name, body),
+        entries=_entries(name, body, {entry.name: entry for entry in like}),
         extra=tuple((key, value) for key, values in keys.items() if key != "filecount" for value in values),
     )
     if version is not None and manifest.version != version:
@@ -195,7 +196,7 @@ def _number(name: str, keys: dict[str, list[str]], key: str, default: int | None
     return int(text)
 
 
-def _entries(name: str, body: bytes) -> tuple[Entry, ...]:
+def _entries(name: str, body: bytes, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
     if not body:
         return ()
     if not body.endswith(b"\n"):
@@ -208,5 +209,8 @@ def _entries(name: str, body: bytes) -> tuple[Entry, ...]:
         flags, digest, version, path = fields
         if not (version.isascii() and version.isdigit()) or len(version) > 10:
             raise ManifestError(f"manifest {name} has a malformed version: {line[:120]!r}")
-        entries.append(Entry(flags[0], digest, int(version), path, flags[1], flags[2], flags[3]))
+        same = known.get(path)
+        if same is None or (same.digest, same.version, same.flags) != (digest, int(version), flags):
+            same = Entry(flags[0], digest, int(version), path, flags[1], flags[2], flags[3])
+        entries.append(same)
     return tuple(entries)

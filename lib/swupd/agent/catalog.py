@@ -49,6 +49,8 @@ class Catalog:
     check_latest: bool = True
     chain: Chain | None = None
     unpacker: Unpacks = field(default_factory=Here)
+    _like: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    """What each bundle's manifest that was read last holds."""
 
     def latest(self, stream_format: str) -> tuple[int, ...]:
         """The versions that a format's `latest` lists, newest first. Raises ServerUnreachable, SignatureError."""
@@ -158,7 +160,8 @@ class Catalog:
         cached = self._cached(entry.version, name)
         if cached is not None:
             try:
-                found = trust.bundle(cached, entry)
+                found = trust.bundle(cached, entry, self._like.get(entry.name, ()))
+                self._like[name] = found.entries
                 if self.chain is not None and self.chain.asked:
                     self.chain.check_bundle(found, entry, cached)
                 return found
@@ -176,6 +179,7 @@ class Catalog:
             raise
         if self.chain is not None:
             self.chain.check_bundle(found, entry, data)
+        self._like[name] = found.entries
         self._keep(entry.version, name, data)
         return found
 
@@ -203,7 +207,7 @@ class Catalog:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
             raise ManifestError(f"the manifest of bundle {entry.name} is not in its archive", "Tell the publisher.")
-        return found[name], trust.bundle(found[name], entry)
+        return found[name], trust.bundle(found[name], entry, self._like.get(entry.name, ()))
 
     def _by_delta(self, entry: Entry, old: Entry | None) -> tuple[bytes, Manifest] | None:
         """The manifest made out of the old one, if that is at hand and the server has a delta that fits."""
@@ -221,7 +225,7 @@ class Catalog:
             return None
         try:
             made = None if patch is None else self.unpacker.apply(patch, base).content
-            return None if made is None else (made, trust.bundle(made, entry))
+            return None if made is None else (made, trust.bundle(made, entry, self._like.get(entry.name, ())))
         except SwupdError as e:
             self.content.blame(name, e.problem)
             return None

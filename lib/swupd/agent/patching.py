@@ -15,7 +15,7 @@ from typing import BinaryIO
 from swupd import folding, stream
 from swupd.archive import Member
 
-_IN_MEMORY = 1 * stream.MIB
+_IN_MEMORY = 256 * stream.KIB
 _HELD = 8
 AHEAD = 2
 """How many small deltas are being applied at a time."""

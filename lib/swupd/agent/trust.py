@@ -6,6 +6,7 @@ Signatures and digests are checked over the bytes as received, and only then are
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swupd import manifest, stream, tree
@@ -81,11 +82,14 @@ def parse_mom(data: bytes, version: int) -> Manifest:
     return found
 
 
-def bundle(data: bytes, entry: Entry) -> Manifest:
-    """A bundle's manifest, checked against its line in the MoM. Raises HashMismatch, ManifestError."""
+def bundle(data: bytes, entry: Entry, like: Iterable[Entry] = ()) -> Manifest:
+    """A bundle's manifest, checked against its line in the MoM; like: as in manifest.parse.
+
+    Raises HashMismatch, ManifestError.
+    """
     if tree.digest_manifest(data) != entry.digest:
         raise HashMismatch(
             f"the manifest of bundle {entry.name} (version {entry.version}) is not the one that the release names",
             "The server or its mirror is inconsistent; try again later or use another mirror.",
         )
-    return manifest.parse(data, entry.name, entry.version)
+    return manifest.parse(data, entry.name, entry.version, like)
