@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,3 @@ def _signature(line: str) -> tuple[str, bytes]:
     except (binascii.Error, ValueError) as e:
         raise DocumentError("a signature is no base64") from e
     return words[1], value
-
-
-def enough(envelope: Envelope, keys: Iterable[PublicKey], threshold: int) -> bool:
-    """Whether so many of some keys have signed."""
-    return len(envelope.signers({key.id: key for key in keys})) >= threshold

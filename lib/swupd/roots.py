@@ -10,7 +10,7 @@ import base64
 import binascii
 import datetime
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -215,8 +215,3 @@ def _delegation(value: jsontext.Fields, keys: Mapping[str, PublicKey]) -> Delega
 def _plain(prefix: str) -> bool:
     parts = prefix.strip("/").split("/")
     return bool(prefix.strip("/")) and not any(part in {"", ".", ".."} for part in parts)
-
-
-def signers_needed(role: Role, of: Iterable[str]) -> int:
-    """How many signatures are still missing."""
-    return max(0, role.threshold - len(set(role.keys) & set(of)))

@@ -206,11 +206,13 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
     return signer
 
 
-def signers(data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]:
-    """The ids of those keys that made a detached signature. Certificates in it count for nothing.
+def signers(data: bytes, signature: bytes | None, keys: Mapping[str, PublicKey]) -> frozenset[str]:
+    """The ids of those keys that made a detached signature, if there is one. Certificates in it count for nothing.
 
     Raises SignatureError for what is no PKCS#7.
     """
+    if not signature:
+        return frozenset()
     with _reading("the signature is not a PKCS#7 structure"):
         signed, infos, _ = _parse(signature)
         content = signed["encap_content_info"]["content"].native

@@ -14,7 +14,7 @@ from swupd.errors import InvalidOption, RootError, SignatureError, SwupdError
 from swupd.lengths import Named
 from swupd.manifest import MOM, Manifest
 from swupd.publickey import PublicKey
-from swupd.roots import Role, Root
+from swupd.roots import Root
 from swupd.server import history
 from swupd.server.history import Store
 
@@ -94,7 +94,7 @@ def of_release(root: Root, mom: bytes, signature: bytes | None, more: bytes | No
     """What devices find wrong with the signatures of a MoM. more: the file with further ones."""
     role = root.roles[roots.RELEASE]
     try:
-        by = _signers(root, role, mom, signature)
+        by = signing.signers(mom, signature, root.role_keys(role))
         if more is not None:
             signed = envelope.parse(more, roots.RELEASE)
             if heads.read_release(signed) == Named(hashlib.sha256(mom).hexdigest(), len(mom)):
@@ -111,17 +111,13 @@ def of_bundle(root: Root, found: Manifest, data: bytes, signature: bytes | None)
     role, delegation = root.bundle_rule(found.name)
     if role is not None:
         try:
-            by = _signers(root, role, data, signature)
+            by = signing.signers(data, signature, root.role_keys(role))
         except SignatureError as e:
             return e.problem
         if len(by) < role.threshold:
             return f"is signed by {len(by)} of those who may, root {root.number} asks for {role.threshold}"
     outside = delegation.outside(found) if delegation is not None else ""
     return f"ships {outside}, which the bundle's delegation does not allow" if outside else ""
-
-
-def _signers(root: Root, role: Role, data: bytes, signature: bytes | None) -> frozenset[str]:
-    return signing.signers(data, signature, root.role_keys(role)) if signature else frozenset()
 
 
 def of_stream(root: Root, store: Store, mom: Manifest, data: bytes) -> Iterator[tuple[str, str]]:

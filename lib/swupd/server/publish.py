@@ -22,13 +22,12 @@ from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
 from swupd.server.changes import Edition, Release
 from swupd.server.history import FolderStore, Head, Store, Trusted
+from swupd.server.releasing import INTERIM
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
 from swupd.tree import Node
 from swupd.xz import Effort
 
-_INTERIM = "interim-for"
-"""Header key of an interim release: for which release it makes room (C clients skip unknown keys)."""
 _EXPIRES_SOON = datetime.timedelta(days=60)
 
 
@@ -154,7 +153,7 @@ def _start(job: Job, past: Trusted) -> _Start:
         _refuse_lost_latest(job)
         return _Start(None)
     release = past.release(head.newest[1])
-    wanted = release.mom.header(_INTERIM)
+    wanted = release.mom.header(INTERIM)
     if wanted is None:
         return _Start(release)
     if wanted != str(job.version) or job.format <= release.mom.format:
@@ -258,7 +257,7 @@ def _interim(job: Job, base: Release, last: Draft, staging: Staging, digests: Ma
         version=staging.version,
         format=base.mom.format,
         timestamp=mom.timestamp,
-        extra=(*mom.extra, (_INTERIM, str(job.version))),
+        extra=(*mom.extra, (INTERIM, str(job.version))),
     )
     release = changes.following(base, edition, (*job.specs, *emptied), contents, digests)
     for digest in sorted(assembly.needed_fullfiles(release)):

@@ -14,7 +14,8 @@ from swupd.server import announcing, approval, held, history, rootfile, writer
 from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 
-_INTERIM = "interim-for"
+INTERIM = "interim-for"
+"""Header key of an interim release: for which release it makes room (C clients skip unknown keys)."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ def _check_order(store: FolderStore, mom: Manifest) -> None:
     newest = Trusted(store).mom(found.newest[1])
     if newest.version > mom.version:
         raise InvalidOption(f"the stream's newest release is {newest.version} already", "Release a newer one.")
-    if mom.format > newest.format and newest.header(_INTERIM) != str(mom.version):
+    if mom.format > newest.format and newest.header(INTERIM) != str(mom.version):
         raise InvalidOption(
             f"release {mom.version} has a newer format than {newest.version}: the interim one between them comes first",
             "Release that one, then this.",
         )
-    if newest.version != mom.previous and newest.header(_INTERIM) != str(mom.version):
+    if newest.version != mom.previous and newest.header(INTERIM) != str(mom.version):
         raise InvalidOption(
             f"release {mom.version} follows {mom.previous}, but {newest.version} was released since",
             "Publish it again.",
