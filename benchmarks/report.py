@@ -119,7 +119,12 @@ def write(folder: Path, title: str, sections: Mapping[str, Sequence[str]], data:
 
 
 def picture(place: Path, tables: Mapping[str, Sequence[Row]], growth: Growth) -> None:
-    """Bars of bytes and of server time for each table, lines of cost against size. Needs matplotlib."""
+    """Bars of bytes and of server time for each table, lines of cost against size. Needs matplotlib.
+
+    Nothing where there is nothing to draw.
+    """
+    if not tables and not growth:
+        return
     import matplotlib  # noqa: PLC0415 - only for pictures
 
     matplotlib.use("Agg")

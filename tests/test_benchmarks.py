@@ -132,3 +132,8 @@ def test_a_run_on_tiny_trees_writes_table_figures_and_picture(
     assert str(tmp_path) not in text and "not run" not in text
     assert figures["small-change"]["agents"]["this agent"]["sent"] < 50_000
     assert figures["peers v10 to v20"]["rows"][0]["bytes"] > 0
+
+
+def test_without_tables_there_is_no_picture(tmp_path: Path) -> None:
+    report.picture(tmp_path / "benchmarks.png", {}, {})
+    assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from swupd import paths
 from swupd.errors import ArchiveError
 from swupd.stream import MIB
 from swupd.tree import Node
-from swupd.xz import compress
+from swupd.xz import Effort, compress
 
 SOLID_LIMIT = 128 * 1024
 """Contents of at least so many bytes are compressed on their own."""
@@ -112,10 +112,13 @@ def _padded(data: bytes) -> bytes:
 
 
 def fullfile(digest: str, node: Node, content: bytes) -> bytes:
-    """The bytes of files/<digest>.tar."""
+    """The bytes of files/<digest>.tar.
+
+    A small one is fetched where no pack serves, and few of those at a time: little is gained by compressing it hard.
+    """
     head = header(digest, node)
     if len(content) < SOLID_LIMIT:
-        return compress(head + _padded(content) + _END)
+        return compress(head + _padded(content) + _END, Effort.FAST)
     return compress(head) + content_block(content) + compress(_END)
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -32,23 +33,32 @@ class Silent:
         """Nothing."""
 
 
+def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
 @dataclass(frozen=True)
 class Crew:
-    """An executor, and how many tasks may be under way in it: that bounds memory."""
+    """An executor, and how many tasks may be under way in it: that bounds memory.
+
+    batch: how many items are one task, where a task costs something by itself.
+    """
 
     executor: Executor
     ahead: int = 8
+    batch: int = 1
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of the items, which are drawn only as fast as work gets done."""
-        running: deque[Future[Result]] = deque()
+        running: deque[Future[list[Result]]] = deque()
+        rest = iter(items)
         try:
-            for item in items:
+            while batch := list(islice(rest, self.batch)):
                 if len(running) >= self.ahead:
-                    yield running.popleft().result()
-                running.append(self.executor.submit(function, item))
+                    yield from running.popleft().result()
+                running.append(self.executor.submit(_each, function, batch))
             while running:
-                yield running.popleft().result()
+                yield from running.popleft().result()
         finally:
             for future in running:
                 future.cancel()
