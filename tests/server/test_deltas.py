@@ -32,6 +32,8 @@ def pairs(old: list[Entry], new: list[Entry], stream_format: int = 30) -> list[t
         ([entry("/lib.so.1", "a", 10)], [entry("/lib.so.2", "b", 20)], [("/lib.so.1", "/lib.so.2")]),
         ([entry("/img-0a1f", "a", 10)], [entry("/img-77cb", "b", 20)], [("/img-0a1f", "/img-77cb")]),
         ([entry("/x", "a", 10)], [entry("/y", "b", 20)], []),
+        ([entry("/lib/a.ko", "a", 10)], [entry("/usr/lib/a.ko", "b", 20)], [("/lib/a.ko", "/usr/lib/a.ko")]),
+        ([entry("/l/libc-2.36.so", "a", 10)], [entry("/l/libc.so.6", "b", 20)], [("/l/libc-2.36.so", "/l/libc.so.6")]),
         ([entry("/l1", "a", 10)], [entry("/l1", "a", 10), entry("/l2", "b", 20)], []),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ WORTH_FOLDING = 0.9
 """A folded delta costs the device time; it has to be so much smaller."""
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")
+_BESIDE_WORDS = re.compile(r"[0-9._+~-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,16 @@ def pairs(old: Manifest, new: Manifest) -> tuple[Pair, ...]:
 
 
 def _renames(vanished: Iterable[Entry], appeared: Iterable[Entry]) -> Iterator[Pair]:
-    """One to one: equal content, then names that differ in digits only, then in hex digits only."""
+    """One to one: equal content, then names that differ in digits only, in hex digits only, then in the folder, too.
+
+    A library's file name is its SONAME with digits behind it, so names find what SONAMEs would.
+    """
     old, new = sorted(vanished, key=_place), sorted(appeared, key=_place)
     likenesses: tuple[Callable[[Entry], str], ...] = (
         lambda e: e.digest,
         lambda e: _DIGITS.sub("", e.name),
         lambda e: _HEX.sub("", e.name),
+        lambda e: _BESIDE_WORDS.sub("", posixpath.basename(e.name)),
     )
     for likeness in likenesses:
         waiting: defaultdict[str, list[Entry]] = defaultdict(list)
