@@ -25,6 +25,10 @@ from swupd.xz import Effort
 _MANIFEST_MODE = 0o100644
 
 
+_FILES, _DELTAS = 16, 4
+"""How many are one task of the crew: most are done in less time than it takes to hand one out."""
+
+
 @dataclass(frozen=True)
 class Draft:
     """A release that is decided on and now gets written.
@@ -106,7 +110,7 @@ def take_in(
     nodes = by_path(contents)
     tasks = (Intake(source.root, node, kept.get(path, ""), staging.files) for path, node in nodes.items())
     digests = {}
-    for path, digest in zip(nodes, crew.map(fullfiles.take, tasks), strict=True):
+    for path, digest in zip(nodes, crew.map(fullfiles.take, tasks, _FILES), strict=True):
         digests[path] = digest
         report.phase("hash and compress", len(digests), len(nodes))
     return digests
@@ -243,7 +247,7 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
         for pair in wanted.values()
     ]
     sizes = {}
-    for number, (key, size) in enumerate(zip(wanted, crew.map(fullfiles.make_delta, tasks), strict=True), 1):
+    for number, (key, size) in enumerate(zip(wanted, crew.map(fullfiles.make_delta, tasks, _DELTAS), strict=True), 1):
         report.phase("deltas", number, len(tasks))
         sizes[key] = size
     return sizes

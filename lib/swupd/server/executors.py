@@ -17,8 +17,6 @@ from swupd.server.work import Crew
 
 _AHEAD = 2
 """Tasks under way for each worker: while one is done, the next is there."""
-_BATCH = 16
-"""Items in a task that is sent elsewhere: most are files of some kilobytes, and a task costs milliseconds."""
 _PATIENCE = 10
 """Seconds to wait for a scheduler."""
 
@@ -31,7 +29,7 @@ def crew(jobs: int, scheduler: str) -> Iterator[Crew]:
             yield Crew(threads, _AHEAD * jobs)
         return
     with _workers(scheduler) as (executor, number):
-        yield Crew(executor, _AHEAD * number, _BATCH)
+        yield Crew(executor, _AHEAD * number)
 
 
 @contextlib.contextmanager

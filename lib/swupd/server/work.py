@@ -39,24 +39,23 @@ def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]
 
 @dataclass(frozen=True)
 class Crew:
-    """An executor, and how many tasks may be under way in it: that bounds memory.
-
-    batch: how many items are one task, where a task costs something by itself.
-    """
+    """An executor, and how many tasks may be under way in it: that bounds memory."""
 
     executor: Executor
     ahead: int = 8
-    batch: int = 1
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items, which are drawn only as fast as work gets done."""
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item], batch: int = 1) -> Iterator[Result]:
+        """Results in the order of the items, which are drawn only as fast as work gets done.
+
+        batch: how many items are one task, where most are so small that the task itself would cost more.
+        """
         running: deque[Future[list[Result]]] = deque()
         rest = iter(items)
         try:
-            while batch := list(islice(rest, self.batch)):
+            while together := list(islice(rest, batch)):
                 if len(running) >= self.ahead:
                     yield from running.popleft().result()
-                running.append(self.executor.submit(_each, function, batch))
+                running.append(self.executor.submit(_each, function, together))
             while running:
                 yield from running.popleft().result()
         finally:
