@@ -17,7 +17,6 @@ from swupd.agent import settings as device
 from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
 from swupd.agent.chain import Chain, first_anchor
-from swupd.agent.later import Later
 from swupd.agent.mirrors import Mirrors, Origin
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
@@ -55,9 +54,7 @@ class Session:
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
     """A session that writes nothing."""
     _tell_unfinished(settings, report)
-    with contextlib.ExitStack() as stack:
-        # Often all that is needed lies in the cache; and what only looks has no other threads that a fork would meet.
-        unpacker = Later(lambda: stack.enter_context(started()))
+    with started() as unpacker:
         yield _session(settings, report, None, unpacker)
 
 
