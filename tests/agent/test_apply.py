@@ -270,6 +270,23 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path: Path, smal
     state.close()
 
 
+def test_what_is_staged_beside_the_tree_needs_no_room_twice(small: Path) -> None:
+    device = make_tree(small / "device", {"/a": "old"})
+    state = State(Layout(small / "data", small / "cache", "x"))
+    content = bytes(700_000)
+    node = tree.file_node("/x", 0o644, len(content))
+    digest = tree.digest(node, [content])
+    state.put(digest, node, [content], XattrRule.HASHED)
+    first, second = (Entry("F", digest, 20, path) for path in ("/x", "/y"))
+    with Root(device) as root:
+        assert fetch.check_space(state, Plan((first,)), root) == 700_416
+        with pytest.raises(DiskSpace, match="nothing was changed"):
+            fetch.check_space(state, Plan((first, second)), root)
+        engine.apply(Plan((first,)), state, root, XattrRule.HASHED, lambda *_: None)
+    assert (device / "x").read_bytes() == content
+    state.close()
+
+
 def test_no_room_in_the_cache_is_seen_before_anything_is_fetched(small: Path) -> None:
     fetch.check_download_space(small, 500_000)
     with pytest.raises(DiskSpace, match="--cachedir"):

@@ -353,6 +353,7 @@ def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[i
 def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)) -> int:
     """Bytes that the new objects of a staged plan take. Raises DiskSpace where a file system lacks room.
 
+    A staged file that becomes the new one by a link needs no room a second time.
     New objects are there before any old one goes, so old ones do not count as free; nor do those whose copies allow
     to go back where a file system has no links. shadow: (number, bytes) of folders that are made a second time.
     """
@@ -362,6 +363,7 @@ def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = 
     unlinked = _without_links()
     total = 0
     folders: dict[str, tuple[str, int]] = {}
+    moved: set[str] = set()
     for entry in plan.write:
         above = entry.name.rpartition("/")[0]
         if above not in folders:
@@ -372,10 +374,13 @@ def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = 
         size_of_new = _BLOCK if entry.kind == "D" else -(-node.size // _BLOCK) * _BLOCK if node else 0
         total += size_of_new
         places.setdefault(device, place)
-        bytes_needed[device] = bytes_needed.get(device, 0) + size_of_new
+        linked = entry.digest not in moved and state.links_to(entry.digest, device)
+        if linked:
+            moved.add(entry.digest)
+        bytes_needed[device] = bytes_needed.get(device, 0) + (0 if linked else size_of_new)
         if device in unlinked and (old := root.node(entry.name, xattrs=False)) is not None:
             bytes_needed[device] += old.size
-        inodes_needed[device] = inodes_needed.get(device, 0) + 1
+        inodes_needed[device] = inodes_needed.get(device, 0) + (0 if linked else 1)
     for device, place in places.items():
         _check(place, bytes_needed[device], inodes_needed[device])
     return total
