@@ -298,3 +298,14 @@ def test_caches_of_other_urls_are_cleaned_when_asked_for(layout: Layout, kept: S
     assert state.cached_bytes(layout, others=True) == 3
     kept.clean(others=True)
     assert not other.exists()
+
+
+def test_room_is_held_back_for_what_is_written_after_a_change(layout: Layout, kept: State, tmp_path: Path) -> None:
+    layout.data.mkdir(exist_ok=True)
+    with kept.reserved(5):
+        assert len(list(layout.data.glob(".room.*"))) == 5
+        kept.applied(20)
+    assert not list(layout.data.glob(".room.*"))
+    (layout.data / ".room.3").write_bytes(b"left by a power cut")
+    State(layout).close()
+    assert not list(layout.data.glob(".room.*"))

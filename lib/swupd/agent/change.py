@@ -21,6 +21,8 @@ from swupd.manifest import Entry, Manifest
 from swupd.stream import MIB
 from swupd.tree import Node, Root
 
+_NOTES = 4
+"""Files that are written down after a change, beside one for each bundle."""
 _SHRINKS = 4
 """About how much less a file takes when it is compressed: what a detour over several packs is held against."""
 
@@ -108,7 +110,8 @@ def _put_in_place(session: Session, state: State, root: Root, wish: Wish, made: 
         exchange=exchange,
         wanted=wish.wanted,
     )
-    return apply(made, state, root, wish.rule, progress, how)
+    with state.reserved(_NOTES + len(wish.manifests)):
+        return apply(made, state, root, wish.rule, progress, how)
 
 
 def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:

@@ -26,6 +26,8 @@ from swupd.tree import Node, Root
 
 _PRIVATE = ("staged", "download")
 
+_RESERVED = ".room."
+_ROOM = 32 * 1024
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """What a link fails with to another file system, or on one that has none."""
 
@@ -216,6 +218,8 @@ class State(Cache):
         for file in (layout.version, layout.left, layout.root, layout.floors):
             # A write that was cut short, which nobody may ever repeat.
             _beside(file).unlink(missing_ok=True)
+        for held in layout.data.glob(f"{_RESERVED}*"):
+            held.unlink(missing_ok=True)
         self._staged = Root(layout.here / "staged")
 
     def close(self) -> None:
@@ -231,6 +235,24 @@ class State(Cache):
     def forget_cached(self, path: Path) -> None:
         """Drops what proved wrong."""
         path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def reserved(self, files: int) -> Iterator[None]:
+        """Holds room back for what is written down after a change: so many files. Raises DiskSpace, WriteError.
+
+        A change that was made must not fail for want of a block for its version.
+        """
+        held = [self.layout.data / f"{_RESERVED}{number}" for number in range(files)]
+        try:
+            with _writing(self.layout.data):
+                # No zeros: some file systems store those in no room at all.
+                held[0].write_bytes(os.urandom(_ROOM))
+                for file in held[1:]:
+                    file.touch(0o600)
+            yield
+        finally:
+            for file in held:
+                file.unlink(missing_ok=True)
 
     def track(self, bundles: Iterable[str], installed: Iterable[str]) -> None:
         """Writes down bundles that the user asked for; before the first, those that were there already."""
