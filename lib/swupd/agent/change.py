@@ -23,7 +23,7 @@ from swupd.tree import Node, Root
 
 _NOTES = 4
 """Files that are written down after a change, beside one for each bundle."""
-_SHRINKS = 4
+_SHRINKS = 3
 """About how much less a file takes when it is compressed: what a detour over several packs is held against."""
 
 
