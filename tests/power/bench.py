@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -11,8 +12,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
+from swupd import agent
 from swupd.agent import cli
 from tests.power import look, tracer
 from tests.power.corpus import Stream
@@ -78,6 +82,8 @@ class Bench:
     said: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        if not self.cold:
+            _import_all()
         self.base.mkdir(parents=True, exist_ok=True)
         self.tools = self.base.parent / "tools"
         self._output = self.base / "output"
@@ -127,24 +133,24 @@ class Bench:
             return [words[0], str(self.root), *words[1:], *self.options()]
         return [words[0], "--path", str(self.root), *words[1:], *self.options()]
 
-    def start(self, action: Action) -> int:
-        """A stopped process that will carry an action out."""
+    def start(self, action: Action, traced: bool) -> int:
+        """A process that carries an action out; one that is traced is stopped first."""
         if isinstance(action, Helper):
             found = self.root / ".swupd/recover"
             script = found if found.exists() else _OWN
             if not script.exists():
-                return tracer.fork(lambda: 0, self._output)
-            return tracer.spawn(
-                [str(self.tools / "sh"), str(script), str(self.root)], self._output, {"PATH": str(self.tools)}
-            )
+                return tracer.fork(lambda: 0, self._output, traced)
+            helper = [str(self.tools / "sh"), str(script), str(self.root)]
+            return tracer.spawn(helper, self._output, {"PATH": str(self.tools)}, traced=traced)
         words = self.words(action.words)
         if self.cold:
-            return tracer.spawn([sys.executable, "-m", "swupd.agent.cli", *words], self._output)
-        return tracer.fork(lambda: cli.main(words), self._output)
+            return tracer.spawn([sys.executable, "-m", "swupd.agent.cli", *words], self._output, traced=traced)
+        return tracer.fork(lambda: cli.main(words), self._output, traced)
 
-    def run(self, action: Action, visit: Visitor = lambda _: None) -> Ended:
-        """Carries an action out; what it printed is in `said` then."""
-        ended = tracer.run(self.start(action), visit)
+    def run(self, action: Action, visit: Visitor | None = None) -> Ended:
+        """Carries an action out; what it printed is in `said` then. visit: told of each call; without, none counts."""
+        pid = self.start(action, traced=visit is not None)
+        ended = tracer.wait(pid) if visit is None else tracer.run(pid, visit)
         self.said = self._output.read_text(errors="replace")
         return ended
 
@@ -165,6 +171,13 @@ class Bench:
 def _settled(names: frozenset[str]) -> frozenset[str]:
     """Names of the state folder but for the manifests, of which an interrupted run may have read fewer or more."""
     return frozenset(n for n in names if "/manifest/" not in n)
+
+
+@cache
+def _import_all() -> None:
+    """What commands import when they need it is there once for all of them."""
+    for found in pkgutil.walk_packages(agent.__path__, f"{agent.__name__}."):
+        import_module(found.name)
 
 
 def copy(source: Path, to: Path) -> None:

@@ -166,8 +166,8 @@ def _install_filter() -> None:
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def _become_traced(output: Path) -> None:
-    """In the child: output to a file, nothing from a terminal, traced from here on."""
+def _stand_alone(output: Path) -> None:
+    """In the child: output to a file, nothing from a terminal."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     zero = os.open(os.devnull, os.O_RDONLY)
@@ -179,17 +179,18 @@ def _become_traced(output: Path) -> None:
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", errors="backslashreplace", closefd=False) for fd in (1, 2))
 
 
-def fork(action: Callable[[], int], output: Path) -> int:
-    """A stopped child that will carry out an action in a warm copy of this process."""
+def fork(action: Callable[[], int], output: Path, traced: bool = True) -> int:
+    """A child that carries out an action in a warm copy of this process. traced: it stops first, for `run`."""
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
-        _become_traced(output)
-        _libc.ptrace(_TRACEME, 0, 0, 0)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        _install_filter()
+        _stand_alone(output)
+        if traced:
+            _libc.ptrace(_TRACEME, 0, 0, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            _install_filter()
         code = action()
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1
@@ -201,8 +202,14 @@ def fork(action: Callable[[], int], output: Path) -> int:
         os._exit(code)
 
 
-def spawn(words: Sequence[str], output: Path, environment: dict[str, str] | None = None, chroot: str = "") -> int:
-    """A stopped child that will become a program."""
+def spawn(
+    words: Sequence[str],
+    output: Path,
+    environment: dict[str, str] | None = None,
+    chroot: str = "",
+    traced: bool = True,
+) -> int:
+    """A child that becomes a program. traced: it stops first, for `run`."""
 
     def become() -> int:
         if chroot:
@@ -210,7 +217,12 @@ def spawn(words: Sequence[str], output: Path, environment: dict[str, str] | None
             os.chdir("/")
         os.execvpe(words[0], list(words), environment if environment is not None else dict(os.environ))
 
-    return fork(become, output)
+    return fork(become, output, traced)
+
+
+def wait(pid: int) -> Ended:
+    """Waits for a child that nobody traces; its calls are not counted."""
+    return Ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
 
 
 def run(pid: int, visit: Visitor = lambda _: None) -> Ended:
