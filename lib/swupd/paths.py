@@ -53,7 +53,7 @@ _FOREIGN_FOLDERS = frozenset(
         "/var",
     }
 )
-_ORDINARY = re.compile(r"(?:/[^/.\0-\x1f\x7f-\U0010ffff][^/\0-\x1f\x7f-\U0010ffff]*)+")
+_ORDINARY = re.compile(r"(?:/[ -\-0-~][ -.0-~]*)+")
 """Paths that cannot be wrong, as nearly all are: ASCII, and no part begins with a dot."""
 
 

@@ -209,14 +209,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(wanted: str = "") -> argparse.ArgumentParser:
-    """The command line. wanted: the command whose options are needed; "" for all."""
+    """The command line. wanted: the only command that is needed; all where it is none."""
     top = _Parser(prog="swupd", description="Keeps a device up to date.")
     top.add_argument("--version", action="version", version=f"swupd-py {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (_, text) in _COMMANDS.items():
+    for name in (wanted,) if wanted in _COMMANDS else _COMMANDS:
+        text = _COMMANDS[name][1]
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name != wanted and wanted in _COMMANDS:
-            continue
         group = command.add_argument_group("options of every command")
         own = _OPTIONS.get(name, ())
         taken = {flag for flags, _ in own for flag in flags}
