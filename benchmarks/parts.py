@@ -110,7 +110,8 @@ def _peers(
     old, new = releases
     disk = run.stream.disk(new.version)
     names = {OURS: "this project, its own agent", THEIRS: f"this project, {THEIRS}"}
-    rows = [report.row(names[a.name], a.sent, make, a.warm, disk) for a in applied]
+    first = run.published[0][1] if old == run.published[0][0] else None
+    rows = [report.row(names[a.name], a.sent, make, a.warm, disk, first=first) for a in applied]
     lines = [
         f"The new release has {facts.files} files of {facts.bytes / report.MB:.1f} MB; {facts.changed_files} of them, "
         f"{facts.changed_bytes / report.MB:.1f} MB, are not in the old one. This project's bytes are all that a web "
@@ -129,7 +130,8 @@ def _peers(
         run.results.sections.pop(heading, None)
         run.results.tables[title] = rows
         figures: dict[str, Any] = {"facts": asdict(facts), "rows": rows, "packs": dict(packs)}
-        run.results.add(heading, [*lines, *report.table(rows), *after], key, figures)
+        said = [*lines, *report.table(rows), *after, *report.first_releases(rows)]
+        run.results.add(heading, said, key, figures)
 
 
 def _measured(run: Run, old: Release, new: Release, reusable: dict[str, Row]) -> Iterable[Row]:
@@ -149,7 +151,7 @@ def _wanted(name: str, words: Sequence[str]) -> bool:
 def _row(name: str, found: Outcome | str) -> Row:
     if isinstance(found, str):
         return report.failed(name, plain(found))
-    return report.row(name, found.size, found.make, found.apply, found.disk, found.remark)
+    return report.row(name, found.size, found.make, found.apply, found.disk, found.remark, found.first)
 
 
 def small_change(run: Run) -> None:

@@ -27,12 +27,19 @@ _COLUMNS = (
 
 
 def row(
-    name: str, size: int | None, make: Cost | None, apply: Cost | None, disk: int | None = None, remark: str = ""
+    name: str,
+    size: int | None,
+    make: Cost | None,
+    apply: Cost | None,
+    disk: int | None = None,
+    remark: str = "",
+    first: Cost | None = None,
 ) -> Row:
-    """A line of the table of ways to bring a device from one release to the next."""
+    """A line of the table of ways to bring a device from one release to the next. first: of the old one's server."""
     return {
         "name": name,
         "bytes": size,
+        "first_cpu": first.cpu if first else None,
         "make_cpu": make.cpu if make else None,
         "make_memory": make.memory if make else None,
         "make_disk": disk,
@@ -43,6 +50,17 @@ def row(
         "reused": False,
         "failed": "",
     }
+
+
+def first_releases(rows: Sequence[Row]) -> list[str]:
+    """Who else makes a whole first release, and what it takes beside this project, whose row is the first."""
+    ours = rows[0].get("first_cpu")
+    return [
+        f"* The first release: {row['name']} {row['first_cpu']:.1f} s of processor time, this project {ours:.1f} s, "
+        f"×{_ratio(ours, row['first_cpu'])}."
+        for row in rows
+        if ours and row.get("first_cpu") not in {None, ours}
+    ]
 
 
 def failed(name: str, why: str) -> Row:

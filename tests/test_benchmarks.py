@@ -82,6 +82,14 @@ def test_results_are_written_as_table_and_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "benchmarks.json").read_text())["rows"][0]["bytes"] == 1_000_000
 
 
+def test_first_releases_are_compared_where_somebody_else_makes_one() -> None:
+    first, other = Cost(2.0, 3.0, 5_000_000), Cost(8.0, 9.0, 5_000_000)
+    ours = report.row("ours", 1, first, None, first=first)
+    assert report.first_releases([ours, report.row("delta", 1, other, None)]) == []
+    (line,) = report.first_releases([ours, ours, report.row("mixer", 1, other, None, first=other)])
+    assert "mixer 8.0 s" in line and "×0.25" in line
+
+
 def test_growth_has_an_exponent() -> None:
     assert scale.exponent([10, 100, 1000], [1.0, 10.0, 100.0]) == pytest.approx(1)
     assert scale.exponent([10, 100, 1000], [5.0, 5.0, 5.0]) == pytest.approx(0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import meter, trees
-from benchmarks.meter import NOTHING, Cost, Failed
+from benchmarks.meter import Cost, Failed
 from benchmarks.peers.work import Outcome, Work
 from benchmarks.trees import Release
 
@@ -36,16 +37,16 @@ COMPRESSION = ["external-xz"]
 
 
 def swupd_server(work: Work) -> Outcome:
-    """swupd-server: the second release with all that belongs to it."""
+    """swupd-server: two releases, each with all that belongs to it."""
     if not SERVER_TOOLS:
         raise Failed("SWUPD_SERVER_TOOLS does not name the folder of its programs")
     place = _place(work, "swupd-server")
-    total = NOTHING
+    costs = []
     for release, before in ((work.old, 0), (work.new, work.old.version)):
         _image(place, release, "os-core")
         (place / "image/LAST_VER").write_text(f"{before}\n")
-        total = _released(work, place, release.version, before)
-    return _outcome(work, place, total)
+        costs.append(_released(work, place, release.version, before))
+    return _outcome(work, place, costs)
 
 
 def _released(work: Work, place: Path, version: int, before: int) -> Cost:
@@ -60,7 +61,7 @@ def _released(work: Work, place: Path, version: int, before: int) -> Cost:
 
 
 def mixer(work: Work) -> Outcome:
-    """mixer: the second release with all that belongs to it, unsigned."""
+    """mixer: two releases, each with all that belongs to it, unsigned."""
     if not MIXER:
         raise Failed("SWUPD_MIXER does not name the program")
     place = _place(work, "mixer")
@@ -73,15 +74,15 @@ def mixer(work: Work) -> Outcome:
         line = [MIXER, "build", *words, "--offline", "-c", place / "builder.conf"]
         return meter.run(line, limit=work.limit, env={"PATH": path}, folder=place)
 
-    total = NOTHING
+    costs = []
     for release, before in ((work.old, 0), (work.new, work.old.version)):
         _image(place, release, "full")
         _describe(place / f"image/{release.version}/os-core-info", release)
         (place / "mixversion").write_text(f"{release.version}\n")
         (place / "mixer.state").write_text(f'[Mix]\nFORMAT = "30"\nPREVIOUS_MIX_VERSION = "{before}"\n')
-        total = run("update", "--no-signing", "--skip-format-check", "--format", 30)
-    total += run("delta-packs", "--from", work.old.version, "--to", work.new.version)
-    return _outcome(work, place, total)
+        costs.append(run("update", "--no-signing", "--skip-format-check", "--format", 30))
+    costs[1] += run("delta-packs", "--from", work.old.version, "--to", work.new.version)
+    return _outcome(work, place, costs)
 
 
 def _place(work: Work, name: str) -> Path:
@@ -107,7 +108,7 @@ def _describe(place: Path, release: Release) -> None:
     place.write_text(json.dumps({"Name": "os-core", "Filename": "os-core", "Header": header, **lists, "Files": files}))
 
 
-def _outcome(work: Work, place: Path, make: Cost) -> Outcome:
+def _outcome(work: Work, place: Path, costs: Sequence[Cost]) -> Outcome:
     release = place / f"www/{work.new.version}"
     pack = release / f"pack-os-core-from-{work.old.version}.tar"
-    return Outcome(meter.size(pack), make, None, meter.blocks(release), "the pack")
+    return Outcome(meter.size(pack), costs[1], None, meter.blocks(release), "the pack", costs[0])

@@ -48,7 +48,8 @@ class Outcome:
     """size: bytes that a device fetches. make, apply: of the server for the new release, of the device.
 
     apply is None where nothing was applied. disk: bytes that the release takes on the server, None where not
-    measured. remark: what else the reader has to know.
+    measured. remark: what else the reader has to know. first: of the server for the old release, where it makes all of
+    that, too.
     """
 
     size: int
@@ -56,6 +57,7 @@ class Outcome:
     apply: Cost | None = None
     disk: int | None = None
     remark: str = ""
+    first: Cost | None = None
 
 
 def names(place: Path, pattern: str) -> dict[str, int]:
