@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from swupd import delta, folding, paths, stream
+from swupd.agent.arriving import Arrival
 from swupd.agent.mirrors import Origin
 from swupd.agent.patching import Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
@@ -132,11 +134,11 @@ class Fetcher:
             return
         counter = Counter(steps.begin("download_packs"), _sum(hops))
         with ThreadPoolExecutor(min(self.parallel, len(hops))) as pool:
-            arriving = {pool.submit(self._pack, hop, counter): hop for hop in hops}
-            damaged = [arriving[f] for f in as_completed(arriving) if not self._unpack(f, arriving[f], missing)]
-            again = {pool.submit(self._pack, hop, counter): hop for hop in damaged if missing}
-            for future in as_completed(again):
-                self._unpack(future, again[future], missing, last=True)
+            coming = {self._arrival(pool, hop, counter): hop for hop in hops}
+            damaged = [coming[a] for a in _soonest(coming) if not self._unpack(a, coming[a], missing)]
+            again = {self._arrival(pool, hop, counter): hop for hop in damaged if missing}
+            for arrival in _soonest(again):
+                self._unpack(arrival, again[arrival], missing, last=True)
 
     def _follow(self, missing: set[str], route: Route, steps: Steps) -> None:
         """Takes packs one after another; what those before the last bring is what the next ones build on."""
@@ -147,14 +149,17 @@ class Fetcher:
         self.report.detail(f"There is no pack of {first.bundle} from {first.from_version}: the way is by {way}.")
         counter = Counter(steps.begin("download_packs"), _sum(route))
         with ThreadPoolExecutor(1) as pool:
-            for hop in route:
-                arriving = pool.submit(self._pack, hop, counter)
-                self._unpack(arriving, hop, missing, last=True, whole=hop.pack is not last)
+            coming = [(self._arrival(pool, hop, counter), hop) for hop in route]
+            for arrival, hop in coming:
+                self._unpack(arrival, hop, missing, last=True, whole=hop.pack is not last)
 
-    def _pack(self, hop: Hop, counter: Counter) -> bool:
+    def _arrival(self, pool: Executor, hop: Hop, counter: Counter) -> Arrival:
         part = self.state.part(hop.name)
+        return Arrival(pool, part, partial(self._pack, hop, part), counter.advance)
+
+    def _pack(self, hop: Hop, part: Path, advance: Callable[[int], None]) -> bool:
         length = self.limits.of(hop.name, self.limits.pack[hop.pack.bundle])
-        if not self.source.download(hop.name, part, length.stored, counter.advance):
+        if not self.source.download(hop.name, part, length.stored, advance):
             return False
         try:
             self.limits.check(hop.name, part)
@@ -162,41 +167,50 @@ class Fetcher:
             # Nothing that a resumed download could be built on.
             part.unlink()
             if self.source.blame(hop.name, e.problem):
-                return self._pack(hop, counter)
+                return self._pack(hop, part, advance)
             raise
         return True
 
-    def _unpack(
-        self, future: Future[bool], hop: Hop, missing: set[str], last: bool = False, whole: bool = False
-    ) -> bool:
-        """Takes a pack that arrived; what did not arrive stays as it is, for the next run to resume.
+    def _unpack(self, arrival: Arrival, hop: Hop, missing: set[str], last: bool = False, whole: bool = False) -> bool:
+        """Takes a pack, while it arrives where that goes well; what did not arrive stays, for the next run to resume.
 
         last: do not ask for another mirror. whole: stage what is not missing, too.
         False for a pack that is damaged and may be had from another mirror.
         """
         name = hop.name
-        part = self.state.part(name)
+        taken = not arrival.ended and self._take_arriving(arrival, hop, missing, whole)
         try:
-            if not future.result():
+            if not arrival.result():
                 self.report.detail(f"There is no {name}; single files are fetched instead.")
                 return True
         except DownloadError as e:
             self.report.warn(f"{name} cannot be had ({e.problem}); single files are fetched instead.")
             return True
         try:
-            self._take(part, self.limits.of(name, self.limits.pack[hop.pack.bundle]).unpacked, missing, whole)
+            if not taken:
+                with arrival.place.open("rb") as file:
+                    self._take(file, hop, missing, whole)
         except (ArchiveError, HashMismatch) as e:
             if self.source.blame(name, f"{name} cannot be used: {e.problem}") and not last:
-                part.unlink(missing_ok=True)
+                arrival.place.unlink(missing_ok=True)
                 return False
             self.report.warn(f"{name} cannot be used ({e.problem}); single files are fetched instead.")
-        part.unlink(missing_ok=True)
+        arrival.place.unlink(missing_ok=True)
         return True
 
-    def _take(self, pack: os.PathLike[str], limit: int, missing: set[str], whole: bool) -> None:
+    def _take_arriving(self, arrival: Arrival, hop: Hop, missing: set[str], whole: bool) -> bool:
+        """Whether all of a pack could be taken while it arrived. If not, it is judged when it is there."""
+        try:
+            with arrival.reading() as file:
+                self._take(file, hop, missing, whole)
+        except (ArchiveError, DownloadError, HashMismatch):
+            return False
+        return True
+
+    def _take(self, file: BinaryIO, hop: Hop, missing: set[str], whole: bool) -> None:
         """Stages what is missing out of a pack, or all of it. Anything else in it is passed over."""
+        limit = self.limits.of(hop.name, self.limits.pack[hop.pack.bundle]).unpacked
         with (
-            open(pack, "rb") as file,
             self.unpacker.members(file, limit) as members,
             ThreadPoolExecutor(self.unpacker.patchers) as pool,
         ):
@@ -318,6 +332,13 @@ class Counter:
         """So many bytes more."""
         self._done += count
         self._progress(self._done, max(self._total, self._done), "bytes")
+
+
+def _soonest(coming: Iterable[Arrival]) -> Iterator[Arrival]:
+    """One after another, those that are there before those that are on their way."""
+    waiting = list(coming)
+    while waiting:
+        yield waiting.pop(next((n for n, arrival in enumerate(waiting) if arrival.ended), 0))
 
 
 def _sum(hops: Iterable[Hop]) -> int:
