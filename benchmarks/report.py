@@ -53,14 +53,10 @@ def row(
 
 
 def first_releases(rows: Sequence[Row]) -> list[str]:
-    """Who else makes a whole first release, and what it takes beside this project, whose row is the first."""
-    ours = rows[0].get("first_cpu")
-    return [
-        f"* The first release: {row['name']} {row['first_cpu']:.1f} s of processor time, this project {ours:.1f} s, "
-        f"×{_ratio(ours, row['first_cpu'])}."
-        for row in rows
-        if ours and row.get("first_cpu") not in {None, ours}
-    ]
+    """A table of those who make a whole first release, too, beside the first row; nothing where that is nobody."""
+    found = [row for row in rows if row.get("first_cpu")]
+    lines = [(r["name"], f"{r['first_cpu']:.1f}", _ratio(r["first_cpu"], rows[0]["first_cpu"])) for r in found]
+    return ["", *grid(("the release before, whole", "server CPU s", "×"), lines)] if len(lines) > 1 else []
 
 
 def failed(name: str, why: str) -> Row:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from swupd import archive, paths, tree
 from swupd.errors import ArchiveError
 from swupd.tree import Node
+from swupd.xz import Effort
 
 DIGEST = "ab" * 32
 LIMIT = 2**24
@@ -86,10 +87,11 @@ OBJECTS = {
 }
 
 
+@pytest.mark.parametrize("effort", Effort)
 @pytest.mark.parametrize("name", OBJECTS)
-def test_an_object_survives_its_fullfile(name: str) -> None:
+def test_an_object_survives_its_fullfile(name: str, effort: Effort) -> None:
     node, content = OBJECTS[name]
-    ((member, found, data),) = read(archive.fullfile(DIGEST, node, content))
+    ((member, found, data),) = read(archive.fullfile(DIGEST, node, content, effort))
     assert member == DIGEST
     assert data == content
     assert tree.digest(found, [data]) == tree.digest(node, [content])
@@ -277,6 +279,13 @@ def test_a_chain_of_headers_without_end_is_refused() -> None:
 def test_the_same_object_gives_the_same_bytes() -> None:
     for node, content in OBJECTS.values():
         assert archive.fullfile(DIGEST, node, content) == archive.fullfile(DIGEST, node, content)
+
+
+def test_a_large_content_takes_more_bytes_where_less_effort_is_made() -> None:
+    words = [random.Random(n).randbytes(6) for n in range(5_000)]
+    content = b"".join(random.Random(1).choices(words, k=100_000))
+    sizes = [len(archive.fullfile(DIGEST, file(content), content, e)) for e in (Effort.NORMAL, Effort.FAST)]
+    assert sizes[0] < sizes[1] < len(content)
 
 
 def test_a_large_content_is_a_stream_of_its_own_that_packs_can_reuse() -> None:

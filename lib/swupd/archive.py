@@ -111,7 +111,7 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % _BLOCK)
 
 
-def fullfile(digest: str, node: Node, content: bytes) -> bytes:
+def fullfile(digest: str, node: Node, content: bytes, effort: Effort = Effort.NORMAL) -> bytes:
     """The bytes of files/<digest>.tar.
 
     A small one is fetched where no pack serves, and few of those at a time: little is gained by compressing it hard.
@@ -119,12 +119,12 @@ def fullfile(digest: str, node: Node, content: bytes) -> bytes:
     head = header(digest, node)
     if len(content) < SOLID_LIMIT:
         return compress(head + _padded(content) + _END, Effort.FAST)
-    return compress(head) + content_block(content) + compress(_END)
+    return compress(head) + content_block(content, effort) + compress(_END)
 
 
-def content_block(content: bytes) -> bytes:
+def content_block(content: bytes, effort: Effort = Effort.NORMAL) -> bytes:
     """The .xz stream that holds a large content on its own."""
-    return compress(_padded(content))
+    return compress(_padded(content), effort)
 
 
 def content_stream(digest: str, node: Node, tar: bytes) -> bytes | None:

@@ -13,11 +13,16 @@ LARGEST_DICTIONARY = 8 * MIB
 
 
 class Effort(enum.Enum):
-    """How hard to try. BEST and FAST are for deltas, which are mostly runs of zeros: those want long matches."""
+    """How hard to try. BEST is for deltas, which are mostly runs of zeros: those want long matches."""
 
     NORMAL = "normal"
     BEST = "best"
     FAST = "fast"
+
+    @property
+    def plain(self) -> Effort:
+        """The same for what is no delta."""
+        return Effort.NORMAL if self is Effort.BEST else self
 
 
 _SETTINGS: Mapping[Effort, Mapping[str, int]] = {

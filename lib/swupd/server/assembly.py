@@ -34,7 +34,7 @@ class Draft:
     """A release that is decided on and now gets written.
 
     contents: what each bundle ships. root: where the contents are. older: releases to make deltas from.
-    effort: how hard to try with those.
+    effort: how hard to try to make them, and what else is written, small.
     """
 
     staging: Staging
@@ -105,10 +105,11 @@ def take_in(
     contents: Mapping[str, Sequence[Node]],
     kept: Mapping[str, str],
     staging: Staging,
+    effort: Effort,
 ) -> dict[str, str]:
     """The digest of each path that is shipped; fullfiles of what is not kept are written. Raises FolderError."""
     nodes = by_path(contents)
-    tasks = (Intake(source.root, node, kept.get(path, ""), staging.files) for path, node in nodes.items())
+    tasks = (Intake(source.root, node, kept.get(path, ""), staging.files, effort.plain) for path, node in nodes.items())
     digests = {}
     for path, digest in zip(nodes, crew.map(fullfiles.take, tasks, _FILES), strict=True):
         digests[path] = digest

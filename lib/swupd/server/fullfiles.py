@@ -18,12 +18,16 @@ from swupd.xz import Effort
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """An object to take in. kept: the digest with which it needs no fullfile, "" if it needs one in any case."""
+    """An object to take in.
+
+    kept: the digest with which it needs no fullfile, "" if it needs one in any case. effort: to compress a large one.
+    """
 
     root: Path
     node: Node
     kept: str
     files: Path
+    effort: Effort = Effort.NORMAL
 
 
 def take(task: Intake) -> str:
@@ -32,7 +36,7 @@ def take(task: Intake) -> str:
     digest = tree.digest(task.node, [content])
     place = task.files / f"{digest}.tar"
     if digest != task.kept and not place.exists():
-        writer.put(place, [archive.fullfile(digest, task.node, content)])
+        writer.put(place, [archive.fullfile(digest, task.node, content, task.effort)])
     return digest
 
 

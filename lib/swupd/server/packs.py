@@ -98,6 +98,7 @@ class Solid:
 
     staged: Staged
     before: Before
+    effort: Effort = Effort.NORMAL
 
     @property
     def unpacked(self) -> int:
@@ -120,7 +121,7 @@ class Solid:
     def _compressed(self) -> bytes:
         head = compress(archive.header(self.name, self.staged.node))
         ready = self.staged.stream()
-        return head + (archive.content_block(self.staged.read()) if ready is None else ready)
+        return head + (archive.content_block(self.staged.read(), self.effort) if ready is None else ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,8 @@ def pieces(
         groups = archive.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
     else:
-        yield from (Small(group, earlier) for group in archive.grouped(small))
-    yield from (Solid(o, earlier) for o in objects if o.node.size >= archive.SOLID_LIMIT)
+        yield from (Small(group, earlier, effort.plain) for group in archive.grouped(small))
+    yield from (Solid(o, earlier, effort.plain) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 
 

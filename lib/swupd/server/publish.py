@@ -41,7 +41,7 @@ class Job:
     exclude: paths and patterns that are never shipped. product: what devices it is for, "" for any.
     announcer: who signs the head; without_head: though the stream has one. hold: announce nothing.
     root_file: a root of trust that is published with it, unless it is there.
-    effort: how hard to try with deltas.
+    effort: how hard to try to make what is downloaded small.
     interim_version: of the extra release at a change of format, None for version - 1.
     """
 
@@ -114,7 +114,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         edition = _edition(job, start, source)
         kept = changes.kept_digests(start.base, edition, contents)
         staging = stack.enter_context(Staging(job.www, job.version))
-        digests = assembly.take_in(crew, report, source, contents, kept, staging)
+        digests = assembly.take_in(crew, report, source, contents, kept, staging, job.effort)
         release = changes.following(start.base, edition, job.specs, contents, digests)
         _check_bundles(job, trust.root, past, release)
         last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer, job.effort)
