@@ -8,6 +8,7 @@ have, so that no program starts between the two; what brings such a tree to an e
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shutil
 import struct
@@ -18,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swupd import agent
 from swupd.agent import cli
 from swupd.server.work import Silent
+from swupd.xz import Effort
 from tests import builders
 from tests.power import look, oracle, tracer
 from tests.power.bench import LIBRARY, Bench, Helper, copy, mount, unmount
@@ -30,7 +33,8 @@ from tests.power.tracer import RENAMING, Ended, Killed, Stopped, Visitor
 
 PYTHON = "/usr/bin/python3"
 _ENCODINGS = ("ascii", "idna", "latin_1", "unicode_escape")
-_NEEDED = ("json", "sys", "swupd.agent.cli", "swupd.agent.fetch", *(f"encodings.{name}" for name in _ENCODINGS))
+_AGENT = tuple(found.name for found in pkgutil.walk_packages(agent.__path__, f"{agent.__name__}."))
+_NEEDED = ("json", "sys", "locale", *_AGENT, *(f"encodings.{name}" for name in _ENCODINGS))
 _PRIVATE, _OTHER = b"GLIBC_PRIVATE", b"GLIBC_PRIVATF"
 _ENVIRONMENT = {"PATH": "/usr/bin", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
 
@@ -124,7 +128,7 @@ def publish(base: Path) -> None:
             builders.put(root, path, spec)
         tree = {"/" + str(p.relative_to(root)): None for p in root.rglob("*")}
         tree = {p: s for p, s in tree.items() if not p.startswith(("/proc", "/mnt", "/tmp", "/var"))}
-        job = builders.job(base / "www", version, root, tree, {"os-core": builders.REST})
+        job = builders.job(base / "www", version, root, tree, {"os-core": builders.REST}, effort=Effort.FAST)
         builders.run(job, report=Silent())
 
 

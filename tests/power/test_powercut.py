@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.power import bench, cases, corpus, disks, fulldisks, tiers, tracer
+from tests.power import bench, cases, corpus, disks, fulldisks, selfupdate, tiers, tracer
 from tests.power.bench import Bench
 from tests.power.tiers import Point, Verdict
 
@@ -95,3 +95,12 @@ def test_an_update_without_room_changes_nothing_and_says_what_is_missing(at: Ben
     case = cases.prepare(at, "update")
     needs = {True: fulldisks.measure(at, case, "tmpfs", True)}
     _all_keep(at, _some(fulldisks.rooms(case, "tmpfs", needs), "room"), fulldisks.try_room)
+
+
+def test_an_update_of_python_and_the_c_library_is_ended_by_the_helper_alone(
+    stream: corpus.Stream, memory: Path
+) -> None:
+    renewal = selfupdate.prepare(memory / "self")
+    points = _some(list(range(renewal.calls // 2, renewal.calls + 1)), "self")[:2]
+    made = Bench(memory / "self-bench", stream)
+    _all_keep(made, [(renewal, n) for n in points], selfupdate.try_kill)
