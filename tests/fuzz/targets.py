@@ -140,7 +140,8 @@ def _packs(place: Place) -> Parse:
         part = kept.part("pack")
         part.write_bytes(data)
         try:
-            fetcher._take(part, _LIMIT, set(wanted), whole=len(data) % 2 == 0)
+            with part.open("rb") as file:
+                fetcher._take(file, _LIMIT, set(wanted), whole=len(data) % 2 == 0)
         finally:
             kept.clean()
 

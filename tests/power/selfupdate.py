@@ -85,7 +85,7 @@ def make_system(root: Path) -> None:
     for library in _libraries([real, *(f for f in files if f.suffix == ".so" or ".so." in f.name)]):
         place = root / ("usr/lib64" if "ld-linux" in library.name else "usr/lib/x86_64-linux-gnu")
         _take(library.resolve(), place / library.name)
-    for file in (root / "usr").rglob("*.so*"):
+    for file in (root / "usr").rglob("*.so*") if shutil.which("strip") else ():
         subprocess.run(["strip", "--strip-unneeded", file], check=False, capture_output=True)
 
 

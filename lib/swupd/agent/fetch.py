@@ -189,7 +189,7 @@ class Fetcher:
         try:
             if not taken:
                 with arrival.place.open("rb") as file:
-                    self._take(file, hop, missing, whole)
+                    self._take(file, self._unpacked(hop), missing, whole)
         except (ArchiveError, HashMismatch) as e:
             if self.source.blame(name, f"{name} cannot be used: {e.problem}") and not last:
                 arrival.place.unlink(missing_ok=True)
@@ -202,14 +202,17 @@ class Fetcher:
         """Whether all of a pack could be taken while it arrived. If not, it is judged when it is there."""
         try:
             with arrival.reading() as file:
-                self._take(file, hop, missing, whole)
+                self._take(file, self._unpacked(hop), missing, whole)
         except (ArchiveError, DownloadError, HashMismatch):
             return False
         return True
 
-    def _take(self, file: BinaryIO, hop: Hop, missing: set[str], whole: bool) -> None:
+    def _unpacked(self, hop: Hop) -> int:
+        """How many bytes a pack may unpack to. Raises DownloadError."""
+        return self.limits.of(hop.name, self.limits.pack[hop.pack.bundle]).unpacked
+
+    def _take(self, file: BinaryIO, limit: int, missing: set[str], whole: bool) -> None:
         """Stages what is missing out of a pack, or all of it. Anything else in it is passed over."""
-        limit = self.limits.of(hop.name, self.limits.pack[hop.pack.bundle]).unpacked
         with (
             self.unpacker.members(file, limit) as members,
             ThreadPoolExecutor(self.unpacker.patchers) as pool,
