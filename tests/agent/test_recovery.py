@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from swupd.tree import Root
 from tests import trees
 from tests.agent.changes import HELPER, SHELLS, Case, by_shell, case, everything, memory, recover, states
 from tests.agent.interruption import killed
+from tests.power import tracer
 from tests.test_properties import random_trees
 
 BACK_ENDS = {"exchange": How(keep=True), "journal": How(keep=True, exchange=False)}
@@ -277,3 +280,69 @@ def test_a_change_that_fails_for_good_is_undone_and_leaves_nothing(change: Case)
         change.apply(device)
     assert trees.listing(device) == change.old
     assert not (device / ".swupd").exists()
+
+
+@pytest.fixture
+def running() -> Iterator[Case]:
+    """A change by exchange, on a system with a static busybox that may be run itself."""
+    if not tracer.SUPPORTED or os.geteuid() != 0 or shutil.which("busybox") is None:
+        pytest.skip("needs root, Linux on x86-64, and busybox")
+    with memory() as base:
+        yield everything(base, BACK_ENDS["exchange"])
+
+
+def _interrupted(change: Case, cut: int) -> Path:
+    device = change.device()
+    killed(cut, lambda: change.apply(device))
+    shutil.copy(shutil.which("busybox") or "", device / ".swupd/busybox")
+    (device / "dev").mkdir()
+    os.mknod(device / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    return device
+
+
+def _on_itself(device: Path, visit: tracer.Visitor = lambda _: None) -> int | None:
+    """Runs the helper on the system that it is in, with nothing but busybox and what is in .swupd."""
+    words = ["/.swupd/busybox", "sh", "/.swupd/recover", "/"]
+    return tracer.run(tracer.spawn(words, device / "said", {"PATH": "/.swupd"}, str(device)), visit).code
+
+
+def _listing(device: Path) -> list[str]:
+    (device / "said").unlink()
+    shutil.rmtree(device / "dev")
+    return trees.listing(device)
+
+
+def test_a_running_system_is_never_without_usr_and_goes_back_where_nothing_exchanges_in_one_step(running: Case) -> None:
+    cut = first_commit(running) + 1
+    at, code = 0, None
+    while code is None:
+        at += 1
+        device = _interrupted(running, cut)
+        code = _on_itself(device, tracer.kill_at(at))
+        assert (device / "usr").is_dir(), at
+        assert _on_itself(device) == 0, at
+        assert _listing(device) == running.old, at
+        assert states(device) == ["undone"]
+    assert code == 0 and at > 10
+
+
+def test_a_running_system_is_exchanged_by_its_own_python(running: Case) -> None:
+    device = _interrupted(running, first_commit(running) + 1)
+    fake = device / ".swupd/python3"
+    move = "/.swupd/busybox mv -T"
+    fake.write_text(
+        f'#!/.swupd/busybox sh\necho "$@" >/.swupd/asked\n{move} $4 /.swupd/x; {move} $3 $4; {move} /.swupd/x $3\n'
+    )
+    fake.chmod(0o755)
+    assert _on_itself(device) == 0
+    assert (device / ".swupd/asked").read_text() == "-Im swupd.agent.syscalls /./.swupd/new/0 /usr\n"
+    assert _listing(device) == running.new and states(device) == ["done"]
+
+
+def test_the_agent_exchanges_two_paths_for_the_helper(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    line = [sys.executable, "-m", "swupd.agent.syscalls", tmp_path / "one", tmp_path / "two"]
+    subprocess.run(line, check=True)
+    assert (tmp_path / "one").read_text() == "two" and (tmp_path / "two").read_text() == "one"
+    assert subprocess.run([*line[:-1], tmp_path / "absent"], check=False, capture_output=True).returncode

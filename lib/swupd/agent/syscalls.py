@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 
+_CWD = -100
+"""AT_FDCWD."""
 _EXCHANGE = 2
 """RENAME_EXCHANGE of linux/fs.h."""
 _RENAMEAT2 = {"x86_64": 316, "i686": 353, "aarch64": 276, "riscv64": 276, "armv7l": 382, "ppc64le": 357, "s390x": 347}
@@ -38,3 +41,13 @@ def _check(result: int) -> None:
     if result:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def main(words: list[str]) -> None:
+    """Exchanges two paths, for recovery/swupd-recover on systems with no other program that does it in one step."""
+    first, second = map(os.fsencode, words)
+    exchange(_CWD, first, _CWD, second)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
