@@ -34,7 +34,7 @@ from tests.power.tracer import RENAMING, Ended, Killed, Stopped, Visitor
 PYTHON = "/usr/bin/python3"
 _ENCODINGS = ("ascii", "idna", "latin_1", "unicode_escape")
 _AGENT = tuple(found.name for found in pkgutil.walk_packages(agent.__path__, f"{agent.__name__}."))
-_NEEDED = ("json", "sys", "locale", *_AGENT, *(f"encodings.{name}" for name in _ENCODINGS))
+_NEEDED = ("json", "sys", "locale", "runpy", "pkgutil", *_AGENT, *(f"encodings.{name}" for name in _ENCODINGS))
 _PRIVATE, _OTHER = b"GLIBC_PRIVATE", b"GLIBC_PRIVATF"
 _ENVIRONMENT = {"PATH": "/usr/bin", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
 
@@ -145,12 +145,13 @@ class Machine:
         return self.base / "root"
 
     @contextmanager
-    def running(self, start: Path) -> Iterator[None]:
-        """A copy of a system with /usr as a mount of its own, and with what it needs from outside."""
+    def running(self, start: Path, apart: bool = True) -> Iterator[None]:
+        """A copy of a system with what it needs from outside. apart: with /usr as a mount of its own."""
         shutil.rmtree(os.fsencode(self.root), ignore_errors=True)
         self.base.mkdir(parents=True, exist_ok=True)
         copy(start, self.root)
-        mount(str(self.root / "usr"), self.root / "usr", bind=True)
+        if apart:
+            mount(str(self.root / "usr"), self.root / "usr", bind=True)
         mount(str(self.published), self.root / "mnt", bind=True)
         mount("proc", self.root / "proc", "proc")
         try:

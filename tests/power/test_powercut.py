@@ -97,10 +97,38 @@ def test_an_update_without_room_changes_nothing_and_says_what_is_missing(at: Ben
     _all_keep(at, _some(fulldisks.rooms(case, "tmpfs", needs), "room"), fulldisks.try_room)
 
 
+@pytest.fixture(scope="module")
+def renewal(memory: Path) -> selfupdate.Renewal:
+    """An update that replaces C library, Python and agent."""
+    return selfupdate.prepare(memory / "self")
+
+
 def test_an_update_of_python_and_the_c_library_is_ended_by_the_helper_alone(
-    stream: corpus.Stream, memory: Path
+    renewal: selfupdate.Renewal, stream: corpus.Stream, memory: Path
 ) -> None:
-    renewal = selfupdate.prepare(memory / "self")
     points = _some(list(range(renewal.calls // 2, renewal.calls + 1)), "self")[:2]
     made = Bench(memory / "self-bench", stream)
     _all_keep(made, [(renewal, n) for n in points], selfupdate.try_kill)
+
+
+def test_the_helper_has_the_python_of_a_running_system_exchange_its_usr(
+    renewal: selfupdate.Renewal, memory: Path
+) -> None:
+    machine = selfupdate.Machine(memory / "self-exchange", renewal.published)
+    kept, calls = machine.root / ".swupd", list[tracer.Call]()
+
+    def visit(stopped: tracer.Stopped) -> None:
+        if stopped.call().name == "renameat2" and (kept / "commit.1").exists():
+            raise tracer.Killed
+
+    with machine.running(renewal.start, apart=False):
+        assert machine.run("update", visit=visit).code is None
+        shutil.copy(shutil.which("busybox") or "", kept / "busybox")
+        (machine.root / "dev").mkdir()
+        os.mknod(machine.root / "dev/null", 0o20666, os.makedev(1, 3))
+        words = ["/.swupd/busybox", "sh", "/.swupd/recover", "/"]
+        helper = tracer.spawn(words, machine.base / "said", {"PATH": "/usr/bin"}, str(machine.root))
+        assert tracer.run(helper, tracer.record(calls)).code == 0, (machine.base / "said").read_text()
+        shutil.rmtree(machine.root / "dev")
+        assert [c.paths[1] for c in calls if c.name == "renameat2"] == ["/usr"]
+        assert (kept / "done").exists() and machine.tree() == renewal.new
