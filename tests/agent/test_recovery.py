@@ -20,6 +20,7 @@ from swupd.errors import ApplyError
 from swupd.tree import Root
 from tests import trees
 from tests.agent.changes import HELPER, SHELLS, Case, by_shell, case, everything, memory, recover, states
+from tests.agent.devices import agent
 from tests.agent.interruption import killed
 from tests.power import tracer
 from tests.test_properties import random_trees
@@ -337,6 +338,16 @@ def test_a_running_system_is_exchanged_by_its_own_python(running: Case) -> None:
     assert _on_itself(device) == 0
     assert (device / ".swupd/asked").read_text() == "-Im swupd.agent.syscalls /./.swupd/new/0 /usr\n"
     assert _listing(device) == running.new and states(device) == ["done"]
+
+
+def test_info_says_what_is_pending_where_usr_is_away(running: Case) -> None:
+    device = _interrupted(running, first_commit(running) + 1)
+    words = ("info", "--path", str(device), "--url", "http://127.0.0.1", "--statedir", str(running.base / "state"))
+    (device / "usr").rename(device / ".swupd/old/0")
+    done = agent(*words)
+    assert done.code == 0 and "unknown until the last change is ended" in done.out and "pending" in done.out
+    (device / ".swupd/commit.1").unlink()
+    assert agent(*words).code == 20
 
 
 def test_the_agent_exchanges_two_paths_for_the_helper(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from swupd.agent import transaction
 from swupd.agent.backend import back_end
 from swupd.agent.report import Report, size
 from swupd.agent.settings import Settings
-from swupd.errors import Refused
+from swupd.errors import Refused, SwupdError
 from swupd.tree import Root
 
 
 def info(options: argparse.Namespace, settings: Settings, report: Report) -> int:
     """The installed version and where updates come from."""
     report.say(f"Distribution:      {device.os_release(settings.root, 'PRETTY_NAME') or 'unknown'}")
-    report.say(f"Installed version: {device.current_version(settings.root)}")
+    report.say(f"Installed version: {_version(settings)}")
     report.say(f"Format:            {settings.format or 'unknown'}")
     report.say(f"Version URL:       {settings.version_url or 'unknown'}")
     report.say(f"Content URL:       {settings.content_url or 'unknown'}")
@@ -33,6 +33,16 @@ def info(options: argparse.Namespace, settings: Settings, report: Report) -> int
         report.say(f"Changes by:        {back_end(root)}")
     report.say(f"Last change:       {last_change(settings, options.verbose or options.debug)}")
     return 0
+
+
+def _version(settings: Settings) -> str:
+    """The installed version; a change that was cut short may have its file in neither place."""
+    try:
+        return str(device.current_version(settings.root))
+    except SwupdError:
+        if not transaction.status(settings.root).unfinished:
+            raise
+        return "unknown until the last change is ended"
 
 
 def last_change(settings: Settings, sized: bool) -> str:
