@@ -74,6 +74,9 @@ def each(title: str, bench: Bench, items: Iterable[Any], work: Callable[[Bench, 
         for verdict in pool.imap_unordered(_try, range(len(_items)), chunksize=4):
             tally.add(verdict)
             _progress(title, tally, len(_items))
+        # Not terminated: a worker that has only begun to start would take that for the signal to its parent.
+        pool.close()
+        pool.join()
     tally.seconds = time.monotonic() - begin
     return tally
 
