@@ -19,8 +19,6 @@ from swupd.tree import Root
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOTHING = (FileNotFoundError, NotADirectoryError)
-_NOWHERE = -100
-"""AT_FDCWD: the name is a whole path."""
 
 
 def do(root: Root, op: Op) -> None:
@@ -168,7 +166,7 @@ def _exchange(root: Root, path: str, with_: bytes, park: bytes) -> None:
     """Exchanges a path with an object of the agent's folder; in two steps by way of `park` where one is too much."""
     fd, name = root.parent(path)
     try:
-        syscalls.exchange(_NOWHERE, with_, fd, name)
+        syscalls.exchange(syscalls.NOWHERE, with_, fd, name)
     except OSError as e:
         if e.errno not in {errno.ENOSYS, errno.EINVAL}:
             raise

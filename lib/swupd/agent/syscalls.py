@@ -7,8 +7,8 @@ import errno
 import os
 import sys
 
-_CWD = -100
-"""AT_FDCWD."""
+NOWHERE = -100
+"""AT_FDCWD, in place of a folder: the name is a whole path."""
 _EXCHANGE = 2
 """RENAME_EXCHANGE of linux/fs.h."""
 _RENAMEAT2 = {"x86_64": 316, "i686": 353, "aarch64": 276, "riscv64": 276, "armv7l": 382, "ppc64le": 357, "s390x": 347}
@@ -46,7 +46,7 @@ def _check(result: int) -> None:
 def main(words: list[str]) -> None:
     """Exchanges two paths, for recovery/swupd-recover on systems with no other program that does it in one step."""
     first, second = map(os.fsencode, words)
-    exchange(_CWD, first, _CWD, second)
+    exchange(NOWHERE, first, NOWHERE, second)
 
 
 if __name__ == "__main__":
