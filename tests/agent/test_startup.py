@@ -12,6 +12,8 @@ from tests.agent.conftest import Published
 from tests.agent.devices import Device
 
 HEAVY = ("requests", "urllib3", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
+UNUSED = ("hashlib", "hmac", "ctypes")
+"""What only commands that hash or change something need."""
 PROGRAM = """
 import sys
 from swupd.agent.cli import main
@@ -31,8 +33,8 @@ def loaded(*words: str) -> set[str]:
 @pytest.mark.parametrize("words", [("info",), ("info", "--json-output"), ("info", "--verbose")])
 def test_info_loads_nothing_that_reads_streams(installed: Device, words: tuple[str, ...]) -> None:
     found = loaded(*words, "--path", str(installed.root), *installed.options())
-    assert found & {"argparse", "hashlib"}
-    assert not found & set(HEAVY)
+    assert "argparse" in found
+    assert not found & {*HEAVY, *UNUSED}
 
 
 def test_help_loads_nothing_that_reads_streams() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from swupd.agent import actions, apply, backend, helper, moves, shadow, syscalls, transaction
+from swupd.agent import actions, apply, backend, helper, moves, pending, shadow, syscalls, transaction
 from swupd.agent.preparation import How
 from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
@@ -341,7 +341,7 @@ def test_a_trial_that_nobody_confirms_ends_with_the_tree_before(tmp_path: Path, 
     place = device / ".swupd"
     transaction.acted(device)
     with pytest.raises(Refused, match="on trial"):
-        transaction.refuse_on_trial(device)
+        pending.refuse_on_trial(device)
 
     def boot() -> None:
         (trial,) = place.glob("trial.*")
@@ -350,9 +350,9 @@ def test_a_trial_that_nobody_confirms_ends_with_the_tree_before(tmp_path: Path, 
         assert by_shell(device, shell) == 0
 
     assert by_shell(device, shell) == 0
-    assert transaction.status(device).boots == 1
+    assert pending.status(device).boots == 1
     boot()
-    assert transaction.status(device).boots == 0 and trees.listing(device) == change.new
+    assert pending.status(device).boots == 0 and trees.listing(device) == change.new
     boot()
     assert trees.listing(device) == change.old
     assert recover(device) == "undone"

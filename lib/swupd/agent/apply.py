@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from swupd.agent import transaction
+from swupd.agent import pending, transaction
 from swupd.agent.backend import TOP, obstacle
 from swupd.agent.journal import Journal
 from swupd.agent.plan import Plan
@@ -54,7 +54,7 @@ def _apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: 
         change, damaged = _prepared(made, staging, root, rule, progress, how, kept)
         transaction.commit(root, change, _second_half(progress, len(made.write), len(change.ops)))
     except BaseException as e:
-        if transaction.status(root.path).state in {"", "undone"}:
+        if pending.status(root.path).state in {"", "undone"}:
             with contextlib.suppress(WriteError, DiskSpace):
                 transaction.discard(root.path)
         if isinstance(e, OSError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths, tree
-from swupd.agent import actions, fetch, plan, routes, shadow, transaction
+from swupd.agent import actions, fetch, pending, plan, routes, shadow, transaction
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
@@ -79,7 +79,7 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
             _describe(session, wish, made, _routes(session, wish, made, packs))
             return Result(made, Outcome(0, 0, ()))
         if not made.empty:
-            transaction.refuse_on_trial(root.path)
+            pending.refuse_on_trial(root.path)
         _fetch(session, session.state, root, wish, made, seen, packs, steps)
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swupd import paths, stream
-from swupd.agent import actions, installed, query, transaction
+from swupd.agent import actions, installed, pending, query, transaction
 from swupd.agent import settings as device
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
@@ -396,7 +396,7 @@ def confirm(options: Options, settings: Settings, report: Report) -> int:
         return 0
     with locked(layout(settings)):
         recover(settings, report)
-        there = transaction.status(settings.root).state == "done"
+        there = pending.status(settings.root).state == "done"
         freed = transaction.kept_bytes(settings.root)
         transaction.discard(settings.root)
     report.say(f"The last change stays; {size(freed)} were freed." if there else "There is nothing to confirm.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
@@ -113,7 +112,9 @@ class Json:
     """For programs: one JSON array, one object a line, closed whatever happens."""
 
     def __init__(self, out: TextIO, level: int, continued: bool = False) -> None:
-        self._out, self._level = out, level
+        import json  # noqa: PLC0415 - people read no JSON
+
+        self._out, self._level, self._encode = out, level, json.dumps
         self._first = not continued
         self._begun = continued
         self._at = (0, 0, "")
@@ -180,7 +181,7 @@ class Json:
         if not self._begun:
             self._out.write("[\n")
             self._begun = True
-        self._out.write(("" if self._first else ",\n") + json.dumps(value))
+        self._out.write(("" if self._first else ",\n") + self._encode(value))
         self._first = False
         self._out.flush()
 

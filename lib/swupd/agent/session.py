@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swupd import paths, stream
-from swupd.agent import actions, transaction, trust
+from swupd.agent import actions, pending, transaction, trust
 from swupd.agent import settings as device
 from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
@@ -92,7 +92,7 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
 def _tell_unfinished(settings: Settings, report: Report) -> None:
     """Warns of a change that was interrupted; nobody but root can see one."""
     with contextlib.suppress(Refused):
-        if transaction.status(settings.root).unfinished:
+        if pending.status(settings.root).unfinished:
             report.warn("A change of this tree was interrupted; the next command that changes it ends it first.")
 
 
@@ -101,7 +101,7 @@ def recover(settings: Settings, report: Report) -> bool:
 
     For those who hold the lock. Raises ApplyError.
     """
-    before = transaction.status(settings.root)
+    before = pending.status(settings.root)
     if not before.state:
         # What was cut short before its commit, or while it was tidied up.
         transaction.discard(settings.root)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
+from swupd.agent import pending
 from swupd.agent import settings as device
-from swupd.agent import transaction
 from swupd.agent.backend import back_end
 from swupd.agent.report import Report, size
 from swupd.agent.settings import Settings
@@ -40,7 +41,7 @@ def _version(settings: Settings) -> str:
     try:
         return str(device.current_version(settings.root))
     except SwupdError:
-        if not transaction.status(settings.root).unfinished:
+        if not pending.status(settings.root).unfinished:
             raise
         return "unknown until the last change is ended"
 
@@ -48,7 +49,7 @@ def _version(settings: Settings) -> str:
 def last_change(settings: Settings, sized: bool) -> str:
     """Whether it is complete, and whether one can go back. sized: with the room that it takes; that takes a while."""
     try:
-        found = transaction.status(settings.root)
+        found = pending.status(settings.root)
     except Refused:
         return "unknown (only root can see it)"
     if found.unfinished:
@@ -58,9 +59,15 @@ def last_change(settings: Settings, sized: bool) -> str:
     if found.boots is not None:
         return f"on trial, {found.boots} boots left; keep it with: swupd confirm, go back with: swupd rollback"
     if found.state == "done":
-        kept = f" ({size(transaction.kept_bytes(settings.root))} are kept for that)" if sized else ""
+        kept = f" ({_kept(settings.root)} are kept for that)" if sized else ""
         return f"complete; to go back{kept}: swupd rollback; to free what is kept for that: swupd confirm"
     return "complete"
+
+
+def _kept(root: Path) -> str:
+    from swupd.agent import transaction  # noqa: PLC0415 - what changes trees
+
+    return size(transaction.kept_bytes(root))
 
 
 def _signatures(settings: Settings) -> str:

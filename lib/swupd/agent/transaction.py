@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from swupd import paths
 from swupd.agent import journal, moves, syscalls
 from swupd.agent.journal import Journal
+from swupd.agent.pending import STATE, folder, status
 from swupd.errors import ApplyError, Refused, write_error
 from swupd.tree import Root
 
@@ -41,48 +40,10 @@ ATTEMPTS = 3
 """How often a step may fail before the change is undone."""
 STAGED = "staged"
 """The journal's name before the change begins."""
-_STATE = re.compile(r"commit\.[1-9]|back|done|undone")
-_TRIAL = re.compile(r"trial\.(\d+)\.([0-9a-z-]*)")
 
 
 class Undone(ApplyError):
     """A change failed three times; the tree is the one before it."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a tree's folder says. state: "" for nothing, else the journal's name without the number.
-
-    boots: how many boots are left to confirm, None where nobody waits for that. pending: actions did not run yet.
-    """
-
-    state: str = ""
-    boots: int | None = None
-    pending: bool = False
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the tree is between two states, or may be."""
-        return self.state in {"commit", "back"}
-
-
-def folder(root: Path, area: str = "") -> Path:
-    """The agent's folder on one of a tree's file systems."""
-    return root / area[1:] / paths.RESERVED
-
-
-def status(root: Path) -> Status:
-    """What there is, without touching it. Raises Refused where only root may look."""
-    try:
-        names = os.listdir(folder(root))
-    except (FileNotFoundError, NotADirectoryError):
-        return Status()
-    except PermissionError as e:
-        raise Refused(f"only root can look into {folder(root)}", "Run the command as root.") from e
-    state = next(filter(_STATE.fullmatch, sorted(names)), "").partition(".")[0]
-    trial = next(filter(None, map(_TRIAL.fullmatch, names)), None)
-    boots = int(trial[1]) if trial is not None and state == "done" else None
-    return Status(state, boots, bool(state) and "pending" in names)
 
 
 def kept_bytes(root: Path) -> int:
@@ -94,14 +55,6 @@ def kept_bytes(root: Path) -> int:
                 found = os.lstat(os.path.join(place, name))
                 total += found.st_blocks * 512 if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1 else 0
     return total
-
-
-def refuse_on_trial(root: Path) -> None:
-    """Raises Refused while the last change waits to be confirmed: another one would take its undo away."""
-    if status(root).boots is not None:
-        raise Refused(
-            "the last update is on trial", "Keep it: swupd confirm; or go back: swupd rollback. Then try again."
-        )
 
 
 def commit(root: Root, made: Journal, progress: Callable[[], None]) -> None:
@@ -197,7 +150,7 @@ def _areas(root: Path) -> tuple[str, ...]:
 def _read(root: Path) -> tuple[str, Journal | None]:
     """(the journal's name, the journal); ("", None) where there is none. Raises ApplyError where it is damaged."""
     try:
-        names = sorted(filter(_STATE.fullmatch, os.listdir(folder(root))))
+        names = sorted(filter(STATE.fullmatch, os.listdir(folder(root))))
         return (names[0], journal.parse((folder(root) / names[0]).read_bytes())) if names else ("", None)
     except (FileNotFoundError, NotADirectoryError):
         return "", None

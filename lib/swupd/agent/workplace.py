@@ -8,7 +8,8 @@ from pathlib import Path
 
 from swupd.agent import helper, journal, syscalls
 from swupd.agent.journal import Journal
-from swupd.agent.transaction import STAGED, clear, discard, folder
+from swupd.agent.pending import folder
+from swupd.agent.transaction import STAGED, clear, discard
 from swupd.tree import Root
 
 _SPARE = 64 * 1024
