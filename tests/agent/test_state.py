@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swupd import tree
-from swupd.agent import state
+from swupd.agent import state, survey
 from swupd.agent.state import Layout, State, XattrRule, digests
 from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, WriteError
 from swupd.tree import Node, Root
@@ -273,9 +273,9 @@ def test_digests_of_what_is_on_disk(tmp_path: Path) -> None:
     os.setxattr(tmp_path / "x", "user.a", b"\0\xff")
     both = {tree.digest(MARKED, [b"hello"]), tree.digest(MARKED.without_xattrs(), [b"hello"])}
     with Root(tmp_path) as root:
-        kind, found = state.seen_on_disk(root, "/x", XattrRule.UNKNOWN)
+        kind, found = survey.look(root, "/x", XattrRule.UNKNOWN)
         assert (kind, set(found)) == ("F", both)
-        assert state.seen_on_disk(root, "/none", XattrRule.UNKNOWN) == (None, {})
+        assert survey.look(root, "/none", XattrRule.UNKNOWN) == (None, {})
 
 
 def test_no_descriptors_are_left_open(layout: Layout) -> None:

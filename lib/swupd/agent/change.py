@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from swupd import paths, tree
-from swupd.agent import actions, fetch, pending, plan, routes, shadow, transaction
+from swupd import tree
+from swupd.agent import actions, fetch, pending, plan, routes, shadow, survey, transaction
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
@@ -14,7 +14,7 @@ from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
 from swupd.agent.routes import Between, Route
 from swupd.agent.session import Session, act
-from swupd.agent.state import State, XattrRule, seen_on_disk
+from swupd.agent.state import State, XattrRule
 from swupd.errors import DiskSpace
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
@@ -135,19 +135,17 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
     """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
     progress = steps.begin("check_files_hash")
-    kinds: dict[str, str] = {}
-    digests = {}
+    kinds = {e.name: e.kind for e in changes.put}
+    digests = {e.name: frozenset({e.digest}) for e in changes.put}
     seen: dict[str, Node] = {}
-    wanted = {e.name: e.digest for e in changes.put}
-    ordered = sorted(wanted, key=paths.encode)
-    for done, path in enumerate(ordered, 1):
-        kind, found = seen_on_disk(root, path, rule)
+    for path, kind, found in survey.differing(root, changes.put, rule, progress):
         digests[path] = frozenset(found)
-        if kind is not None:
+        if kind is None:
+            del kinds[path]
+        else:
             kinds[path] = kind
-        if kind == "F" and wanted[path] not in found:
+        if kind == "F":
             seen.update(found)
-        progress(done, len(ordered), "files")
     for path in plan.look_at(changes):
         if path not in digests and (other := kind_at(root, path)) is not None:
             kinds[path] = other

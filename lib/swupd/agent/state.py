@@ -56,19 +56,6 @@ def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tupl
     return tuple((view, mac.hexdigest()) for view, mac in zip(views, macs, strict=True))
 
 
-def seen_on_disk(root: Root, path: str, rule: XattrRule) -> tuple[str | None, dict[str, Node]]:
-    """(kind, what it may go by) of what is at a path: digests, each with what it covers.
-
-    "?" and none for what streams cannot carry.
-    """
-    node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
-    if node is None:
-        return ("?" if root.exists(path) else None), {}
-    if rule is XattrRule.UNKNOWN and node.xattrs:
-        return node.kind, {name: view for view, name in digests(node, root.chunks(node), rule)}
-    return node.kind, {tree.digest(node, root.chunks(node)): node}
-
-
 @dataclass(frozen=True)
 class Layout:
     """Where things lie. url: content URL, part of the cache's name as in 6.2."""

@@ -1,0 +1,142 @@
+"""What is on disk at many paths: read and hashed by as many processes as there are processors.
+
+Threads would not do: most files are small, and what Python does for each takes longer than its hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, cast
+
+from swupd import paths, tree
+from swupd.agent import confinement
+from swupd.agent.state import XattrRule, digests
+from swupd.manifest import Entry
+from swupd.tree import Node, Root
+
+MANY = 1000
+"""As many paths are worth a process."""
+_PROCESSES = 4
+_BLOCKS = 1000
+_TURN = struct.Struct("=I")
+
+Found = tuple[str, str | None, dict[str, Node]]
+"""(path, kind, what it may go by) as look gives them."""
+
+
+def look(root: Root, path: str, rule: XattrRule) -> tuple[str | None, dict[str, Node]]:
+    """(kind, what it may go by) of what is at a path: digests, each with what it covers.
+
+    "?" and none for what streams cannot carry, None and none for nothing.
+    """
+    node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
+    if node is None:
+        return ("?" if root.exists(path) else None), {}
+    if rule is XattrRule.UNKNOWN and node.xattrs:
+        return node.kind, {name: view for view, name in digests(node, root.chunks(node), rule)}
+    return node.kind, {tree.digest(node, root.chunks(node)): node}
+
+
+def differing(
+    root: Root, wanted: Iterable[Entry], rule: XattrRule, progress: Callable[[int, int, str], None]
+) -> Iterator[Found]:
+    """What is there instead, in no order, where that is not what entries say. Raises FolderError."""
+    ordered = sorted(wanted, key=lambda entry: paths.encode(entry.name))
+    size = max(64, len(ordered) // _BLOCKS + 1)
+    blocks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+
+    def compare(number: int) -> list[Found]:
+        found = ((entry, *look(root, entry.name, rule)) for entry in blocks[number])
+        return [(e.name, kind, views) for e, kind, views in found if e.digest not in views or e.kind != kind]
+
+    left = set(range(len(blocks)))
+    with _turns(len(blocks)) as turns, _helpers(turns, compare, _wanted(len(ordered))) as answers:
+        for number in _taken(turns):
+            yield from compare(number)
+            left.discard(number)
+            # They are taken in order: about as many are done by all together.
+            progress(min((number + 1) * size, len(ordered)), len(ordered), "files")
+        for answer in answers:
+            for number, found in _told(answer):
+                yield from found
+                left.discard(number)
+    # Of a process that was killed, or that met an error: it is met here again.
+    for number in sorted(left):
+        yield from compare(number)
+    progress(len(ordered), len(ordered), "files")
+
+
+def _wanted(count: int) -> int:
+    """How many processes beside this one are worth while. None in a process with threads: a fork has but one."""
+    if count < MANY or threading.active_count() > 1:
+        return 0
+    return min(_PROCESSES, len(os.sched_getaffinity(0))) - 1
+
+
+@contextlib.contextmanager
+def _turns(count: int) -> Iterator[int]:
+    """A pipe with the numbers up to a count: who reads one has taken it."""
+    read_end, write_end = os.pipe()
+    try:
+        with open(write_end, "wb") as pipe:
+            # So few that they have room there.
+            pipe.write(b"".join(map(_TURN.pack, range(count))))
+        yield read_end
+    finally:
+        os.close(read_end)
+
+
+def _taken(turns: int) -> Iterator[int]:
+    while turn := os.read(turns, _TURN.size):
+        yield int(_TURN.unpack(turn)[0])
+
+
+@contextlib.contextmanager
+def _helpers(turns: int, compare: Callable[[int], list[Found]], count: int) -> Iterator[list[BinaryIO]]:
+    """Processes that take turns, too; gives what each of them answers. Fewer where there can be no more."""
+    answers: list[BinaryIO] = []
+    children: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            for _ in range(count):
+                read_end, write_end = os.pipe()
+                answers.append(open(read_end, "rb"))  # noqa: SIM115 - closed below
+                with open(write_end, "wb") as answer:
+                    children.append(_forked(turns, compare, answer))
+        yield answers
+    finally:
+        for file in answers:
+            file.close()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _forked(turns: int, compare: Callable[[int], list[Found]], answer: BinaryIO) -> int:
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        gc.disable()
+        confinement.end_with(parent)
+        # All at once: nobody listens before the last turn is taken.
+        pickle.dump([(number, compare(number)) for number in _taken(turns)], answer)
+        answer.flush()
+    finally:
+        os._exit(0)
+
+
+def _told(answer: BinaryIO) -> list[tuple[int, list[Found]]]:
+    """What a process of one's own answered; nothing where it did not come so far."""
+    try:
+        return cast(list[tuple[int, list[Found]]], pickle.load(answer))
+    except (EOFError, pickle.UnpicklingError):
+        return []
