@@ -11,7 +11,7 @@ import pytest
 
 from swupd import tree
 from swupd.agent import apply as engine
-from swupd.agent import fetch, transaction
+from swupd.agent import space, transaction
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import How
 from swupd.agent.state import Layout, State, XattrRule
@@ -259,14 +259,14 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path: Path, smal
         entries.append(Entry("F", tree.digest(node, [content]), 20, path))
         state.put(entries[-1].digest, node, [content], XattrRule.HASHED)
     with Root(device) as root:
-        assert fetch.check_space(state, Plan(tuple(entries[:2])), root) == 2 * 303_104
+        assert space.check(state, Plan(tuple(entries[:2])), root) == 2 * 303_104
         with pytest.raises(DiskSpace, match="nothing was changed"):
-            fetch.check_space(state, Plan(tuple(entries)), root)
+            space.check(state, Plan(tuple(entries)), root)
         empty = tree.file_node("/", 0o644, 0)
         state.put(tree.digest(empty), empty, (), XattrRule.HASHED)
         many = tuple(Entry("F", tree.digest(empty), 20, f"/many{n}") for n in range(100))
         with pytest.raises(DiskSpace, match="room for 100 files"):
-            fetch.check_space(state, Plan(many), root)
+            space.check(state, Plan(many), root)
     state.close()
 
 
@@ -279,15 +279,15 @@ def test_what_is_staged_beside_the_tree_needs_no_room_twice(small: Path) -> None
     state.put(digest, node, [content], XattrRule.HASHED)
     first, second = (Entry("F", digest, 20, path) for path in ("/x", "/y"))
     with Root(device) as root:
-        assert fetch.check_space(state, Plan((first,)), root) == 700_416
+        assert space.check(state, Plan((first,)), root) == 700_416
         with pytest.raises(DiskSpace, match="nothing was changed"):
-            fetch.check_space(state, Plan((first, second)), root)
+            space.check(state, Plan((first, second)), root)
         engine.apply(Plan((first,)), state, root, XattrRule.HASHED, lambda *_: None)
     assert (device / "x").read_bytes() == content
     state.close()
 
 
 def test_no_room_in_the_cache_is_seen_before_anything_is_fetched(small: Path) -> None:
-    fetch.check_download_space(small, 500_000)
+    space.check_download(small, 500_000)
     with pytest.raises(DiskSpace, match="--cachedir"):
-        fetch.check_download_space(small, 5_000_000)
+        space.check_download(small, 5_000_000)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import tree
-from swupd.agent import actions, fetch, pending, plan, routes, shadow, survey, transaction
+from swupd.agent import actions, fetch, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
 from swupd.agent.plan import Changes, Facts, Plan
@@ -120,15 +120,15 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
         return True
     if not obstacle(root):
         try:
-            fetch.check_space(state, made, root, shadow.folders(root, TOP))
+            space.check(state, made, root, shadow.folders(root, TOP))
             return True
         except DiskSpace as e:
-            fetch.check_space(state, made, root)
+            space.check(state, made, root)
             session.report.warn(
                 f"There is no room to exchange {TOP} as a whole ({e.problem}); files are replaced singly."
             )
             return False
-    fetch.check_space(state, made, root)
+    space.check(state, made, root)
     return True
 
 
@@ -179,7 +179,7 @@ def _fetch(
     steps: Steps,
 ) -> None:
     if not session.settings.skip_space_check:
-        fetch.check_download_space(state.layout.here, estimate(wish.manifests, made))
+        space.check_download(state.layout.here, estimate(wish.manifests, made))
     largest = max((m.contentsize for m in wish.manifests.values()), default=0)
     limits = fetch.Limits(
         file=2 * largest + 16 * MIB,

@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from swupd import delta, folding, paths, stream
+from swupd import delta, folding, stream
 from swupd.agent.arriving import Arrival
 from swupd.agent.mirrors import Origin
 from swupd.agent.patching import Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
-from swupd.agent.report import Report, Steps, size
+from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State, XattrRule, digests
 from swupd.agent.unpacker import Here, Unpacks
 from swupd.archive import Member
-from swupd.errors import ArchiveError, DiskSpace, DownloadError, HashMismatch, SwupdError, write_error
+from swupd.errors import ArchiveError, DownloadError, HashMismatch, SwupdError
 from swupd.lengths import Length
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
@@ -33,10 +33,6 @@ from swupd.tree import Node, Root
 _OVERHEAD = 64 * stream.KIB
 _LARGE_DELTA = 128 * stream.KIB
 _LARGE_FILE = 8 * stream.MIB
-_JOURNAL = 256
-"""About what one path takes in the journal."""
-_BLOCK = 4096
-_FAT = frozenset({b"vfat", b"msdos", b"exfat"})
 
 
 @dataclass(frozen=True)
@@ -372,85 +368,3 @@ def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[i
     with ThreadPoolExecutor(15) as pool:
         single = list(pool.map(lambda e: source.size(stream.fullfile(e.version, e.digest)), objects))
     return sum(s or 0 for s in single), sum(s is None for s in single)
-
-
-def check_space(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)) -> int:
-    """Bytes that the new objects of a staged plan take. Raises DiskSpace where a file system lacks room.
-
-    A staged file that becomes the new one by a link needs no room a second time.
-    New objects are there before any old one goes, so old ones do not count as free; nor do those whose copies allow
-    to go back where a file system has no links. shadow: (number, bytes) of folders that are made a second time.
-    """
-    bytes_needed = {os.fstat(root.fd).st_dev: shadow[1] + _OVERHEAD + _JOURNAL * (len(plan.write) + len(plan.remove))}
-    inodes_needed = {os.fstat(root.fd).st_dev: shadow[0]}
-    places = {os.fstat(root.fd).st_dev: os.fspath(root.path)}
-    unlinked = _without_links()
-    total = 0
-    folders: dict[str, tuple[str, int]] = {}
-    moved: set[str] = set()
-    for entry in plan.write:
-        above = entry.name.rpartition("/")[0]
-        if above not in folders:
-            place = _existing(root, entry.name)
-            folders[above] = place, os.stat(place).st_dev
-        place, device = folders[above]
-        node = state.staged_node(entry.digest)
-        size_of_new = _BLOCK if entry.kind == "D" else -(-node.size // _BLOCK) * _BLOCK if node else 0
-        total += size_of_new
-        places.setdefault(device, place)
-        linked = entry.digest not in moved and state.links_to(entry.digest, device)
-        if linked:
-            moved.add(entry.digest)
-        bytes_needed[device] = bytes_needed.get(device, 0) + (0 if linked else size_of_new)
-        if device in unlinked and (old := root.node(entry.name, xattrs=False)) is not None:
-            bytes_needed[device] += old.size
-        inodes_needed[device] = inodes_needed.get(device, 0) + (0 if linked else 1)
-    for device, place in places.items():
-        _check(place, bytes_needed[device], inodes_needed[device])
-    return total
-
-
-def _check(place: str, needed: int, files: int) -> None:
-    free = os.statvfs(place)
-    if needed > free.f_bavail * free.f_frsize:
-        raise DiskSpace(
-            f"{place} needs {size(needed)} of room and has {size(free.f_bavail * free.f_frsize)}",
-            "Free some space, then run the command again; nothing was changed.",
-        )
-    if free.f_files and files > free.f_favail:
-        raise DiskSpace(
-            f"{place} needs room for {files} files and has it for {free.f_favail}",
-            "Delete files that are not needed, then run the command again; nothing was changed.",
-        )
-
-
-def _without_links() -> frozenset[int]:
-    """The devices of mounted file systems that have no hard links."""
-    with open("/proc/self/mountinfo", "rb") as mounts:
-        found = [line.split(b" ") for line in mounts]
-    fat = [words[2].split(b":") for words in found if words[words.index(b"-") + 1] in _FAT]
-    return frozenset(os.makedev(int(major), int(minor)) for major, minor in fat)
-
-
-def check_download_space(folder: os.PathLike[str], needed: int) -> None:
-    """Raises DiskSpace where the cache has no room for what will be fetched."""
-    try:
-        free = os.statvfs(folder)
-    except OSError as e:
-        raise write_error(str(folder), e) from e
-    if needed > free.f_bavail * free.f_frsize:
-        raise DiskSpace(
-            f"the cache in {folder} needs about {size(needed)} and has {size(free.f_bavail * free.f_frsize)}",
-            "Free some space, or name another place with --cachedir; nothing was changed.",
-        )
-
-
-def _existing(root: Root, path: str) -> str:
-    """The nearest folder above a path that is there."""
-    at = root.path
-    for parent in paths.parents(path):
-        following = os.path.join(root.path, parent[1:])
-        if os.path.islink(following) or not os.path.isdir(following):
-            break
-        at = Path(following)
-    return os.fspath(at)
