@@ -63,7 +63,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="how often what is quick is measured (3)")
     parser.add_argument("--sizes", metavar="N,...", help="files of the made-up systems (1000,10000,100000)")
     parser.add_argument("--bundles", type=int, metavar="N", help="bundles of those (50)")
-    parser.add_argument("--counts", metavar="N,...", help="versions of the middle one of those (2,5,10,20)")
+    parser.add_argument("--counts", metavar="N,...", help="versions of the largest of those (2,5,10,20)")
     parser.add_argument("--work", metavar="FOLDER", help="where to work: the disk that counts")
     parser.add_argument("--output", type=Path, metavar="FOLDER", default=HERE / "docs", help="for results (docs)")
     return parser.parse_args(argv)

@@ -224,7 +224,7 @@ def growth(run: Run) -> None:
     """Cost against the number of files and of versions."""
     chosen = run.settings
     sizes, counts = list(chosen.sizes), list(chosen.counts)
-    middle = sizes[len(sizes) // 2]
+    largest = max(sizes)
     measures: tuple[tuple[str, list[int], Callable[[], Iterable[scale.Point]], str], ...] = (
         (
             "files",
@@ -235,8 +235,8 @@ def growth(run: Run) -> None:
         (
             "versions",
             counts,
-            lambda: scale.by_versions(run.work, middle, chosen.bundles, counts),
-            f"{middle} files in {chosen.bundles} bundles, deltas from all versions",
+            lambda: scale.by_versions(run.work, largest, chosen.bundles, counts),
+            f"{largest} files in {chosen.bundles} bundles, deltas from all versions",
         ),
     )
     for label, axis, measure, what in measures:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import meter
+from benchmarks.meter import Cost
 from benchmarks.ours import AGENT, SERVER, Device, Stream
 from benchmarks.web import serving
 
@@ -36,13 +37,12 @@ class Point:
 def by_size(work: Path, sizes: list[int], bundles: int) -> Iterator[Point]:
     """Two versions each."""
     for files in sizes:
-        yield _measured(work, files, bundles, 2)
+        yield from _measured(work, files, bundles, [2])
 
 
 def by_versions(work: Path, files: int, bundles: int, counts: list[int]) -> Iterator[Point]:
     """The same tree after more and more versions, with deltas from all of them."""
-    for versions in counts:
-        yield _measured(work, files, bundles, versions)
+    yield from _measured(work, files, bundles, counts)
 
 
 def exponent(sizes: list[int], costs: list[float]) -> float:
@@ -58,7 +58,8 @@ def points(found: list[Point]) -> list[dict[str, object]]:
     return [asdict(point) for point in found]
 
 
-def _measured(work: Path, files: int, bundles: int, versions: int) -> Point:
+def _measured(work: Path, files: int, bundles: int, counts: list[int]) -> Iterator[Point]:
+    """A stream that grows to the largest of these numbers of versions, measured at each."""
     stream = Stream(work / "stream")
     stream.keys()
     root = work / "tree"
@@ -66,26 +67,34 @@ def _measured(work: Path, files: int, bundles: int, versions: int) -> Point:
     lists = _make(work, root, files, bundles)
     keys = ("--signing-key", stream.base / "keys/release.key", "--certificate", stream.base / "keys/release.pem")
     content = [word for name, place in lists.items() for word in ("--content", f"{name}={place}")]
-    costs = []
-    for number in range(1, versions + 1):
+    costs: list[Cost] = []
+    for number in range(1, max(counts) + 1):
         version = number * 10
         _change(root, files, version)
         line = [*SERVER, "publish", "--www", stream.www, "--version", version, "--rootfs", root, *content, *keys]
         costs.append(meter.run([*line, "--previous-versions", str(number - 1), "--effort", "fast"]))
+        if number in counts:
+            device = _on_device(work, stream, tuple(lists))
+            yield Point(
+                files, bundles, number, costs[0].cpu, costs[-1].cpu,
+                *(device[name].cpu for name in ("install", "update", "diagnose")),
+                memory=max(c.memory for c in device.values()), server_memory=max(c.memory for c in costs),
+            )  # fmt: skip
+
+
+def _on_device(work: Path, stream: Stream, bundles: tuple[str, ...]) -> dict[str, Cost]:
+    """What a device does that has the first release and all bundles, and one that gets the last release at once."""
+    found = {}
     with serving(stream.www, work / "nginx") as web:
         device = Device(work / "device", AGENT, stream)
-        everything = ("-B", ",".join(lists))
         device.install(web.url, 10)
-        added = device.run(web.url, "bundle-add", *(name for name in lists if name != "os-core"))
-        update = device.run(web.url, "update")
-        diagnose = device.run(web.url, "diagnose")
+        found["add"] = device.run(web.url, "bundle-add", *(name for name in bundles if name != "os-core"))
+        found["update"] = device.run(web.url, "update")
+        found["diagnose"] = device.run(web.url, "diagnose")
         shutil.rmtree(device.base)
         (device.base / "tree").mkdir(parents=True)
-        install = device.run(web.url, "os-install", *everything)
-    return Point(
-        files, bundles, versions, costs[0].cpu, costs[-1].cpu, install.cpu, update.cpu, diagnose.cpu,
-        max(c.memory for c in (added, update, diagnose, install)), max(c.memory for c in costs),
-    )  # fmt: skip
+        found["install"] = device.run(web.url, "os-install", "-B", ",".join(bundles))
+    return found
 
 
 def _make(work: Path, root: Path, files: int, bundles: int) -> dict[str, Path]:
