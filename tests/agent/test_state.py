@@ -179,6 +179,15 @@ def test_a_file_in_a_folders_place_is_said_so(layout: Layout) -> None:
         State(layout)
 
 
+def test_what_a_killed_run_left_half_written_goes(layout: Layout) -> None:
+    State(layout).close()
+    (layout.here / f"staged/.{DIGEST}.4711").touch()
+    (layout.here / f"staged/.{'0' * 64}.4711").mkdir()
+    (layout.here / f"staged/{DIGEST}").touch()
+    State(layout).close()
+    assert staged(layout) == [DIGEST]
+
+
 def test_a_folder_with_another_mode_is_corrected_with_what_is_in_it(layout: Layout) -> None:
     (layout.here / "staged").mkdir(parents=True)
     (layout.here / "staged").chmod(0o777)

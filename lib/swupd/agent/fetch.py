@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -260,7 +260,8 @@ class Fetcher:
             ):
                 yield
                 made = answer()
-                node = replace(made.node, path="/" + new, xattrs=source.xattrs)
+                mode, uid, gid, size = made.node.mode, made.node.uid, made.node.gid, made.node.size
+                node = Node("/" + new, "F", mode, uid, gid, size, xattrs=source.xattrs)
                 self.state.put(new, node, made.content, self.rule)
             missing.discard(new)
         except (ArchiveError, HashMismatch) as e:

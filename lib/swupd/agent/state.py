@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import itertools
 import os
 import re
 import shutil
@@ -32,6 +34,10 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """What a link fails with to another file system, or on one that has none."""
 
 
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+"""What renaming fails with where an object of another kind has the name."""
+
+
 class XattrRule(Enum):
     """Whether a stream's digests cover extended attributes.
 
@@ -48,11 +54,15 @@ def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tupl
     views: tuple[Node, ...] = (node,) if rule is not XattrRule.IGNORED else (node.without_xattrs(),)
     if rule is XattrRule.UNKNOWN and node.xattrs:
         views = (node, node.without_xattrs())
+    chunks = iter(content if node.kind == "F" else ())
+    first, second = next(chunks, b""), next(chunks, None)
+    if second is None:
+        # Most files are one piece, whose digest is made in one call.
+        return tuple((view, tree.digest(view, (first,))) for view in views)
     macs = [tree.hasher(view) for view in views]
-    if node.kind == "F":
-        for chunk in content:
-            for mac in macs:
-                mac.update(chunk)
+    for chunk in itertools.chain((first, second), chunks):
+        for mac in macs:
+            mac.update(chunk)
     return tuple((view, mac.hexdigest()) for view, mac in zip(views, macs, strict=True))
 
 
@@ -64,7 +74,7 @@ class Layout:
     cache: Path
     url: str
 
-    @property
+    @functools.cached_property
     def here(self) -> Path:
         """The cache of this URL."""
         return self.cache / "cache" / re.sub("[:/]", "_", self.url)
@@ -207,7 +217,11 @@ class State(Cache):
             _beside(file).unlink(missing_ok=True)
         for held in layout.data.glob(f"{_RESERVED}*"):
             held.unlink(missing_ok=True)
-        self._staged = Root(layout.here / "staged")
+        self._place = layout.here / "staged"
+        self._staged = Root(self._place)
+        for part in self._place.glob(".*"):
+            # Of a run that was killed.
+            remove(self._staged.fd, os.fsencode(part.name))
 
     def close(self) -> None:
         """Closes the folder of staged objects."""
@@ -276,13 +290,11 @@ class State(Cache):
         part = b".%s.%d" % (digest.encode(), os.getpid())
         folder = os.dup(self._staged.fd)
         try:
-            with _writing(self.layout.here / "staged"):
-                remove(folder, part)
+            with _writing(self._place):
                 found = digests(node, create(folder, part, node, content), rule)
                 covered = _named(found, digest)
                 finish(folder, part, covered)
-                _clear(folder, digest.encode())
-                os.rename(part, digest.encode(), src_dir_fd=folder, dst_dir_fd=folder)
+                _put(folder, part, digest.encode())
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(folder, part)
@@ -416,14 +428,21 @@ def remove(folder: int, name: bytes) -> None:
         os.rmdir(name, dir_fd=folder)
 
 
-def _clear(folder: int, name: bytes) -> None:
-    """Removes whatever is there, in a folder that is the agent's alone."""
+def _put(folder: int, name: bytes, to: bytes) -> None:
+    """Renames something to what may be taken, in a folder that is the agent's alone."""
     try:
-        remove(folder, name)
+        os.rename(name, to, src_dir_fd=folder, dst_dir_fd=folder)
+        return
+    except OSError as e:
+        if e.errno not in _IN_THE_WAY:
+            raise
+    try:
+        remove(folder, to)
     except OSError as e:
         if e.errno != errno.ENOTEMPTY:
             raise
-        shutil.rmtree(name, dir_fd=folder)
+        shutil.rmtree(to, dir_fd=folder)
+    os.rename(name, to, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -208,11 +208,11 @@ class _Worker:
     def ask(self, what: bytes, limit: int, inline: tuple[bytes, bytes], files: list[int]) -> None:
         """Sends a request. Raises ArchiveError."""
         self.done = False
-        head = _REQUEST.pack(what, limit, *map(len, inline))
+        request = b"".join((_REQUEST.pack(what, limit, *map(len, inline)), *inline))
         try:
-            socket.send_fds(self._channel, [head], files)
-            for data in inline:
-                self._channel.sendall(data)
+            sent = socket.send_fds(self._channel, [request], files)
+            if sent < len(request):
+                self._channel.sendall(memoryview(request)[sent:])
         except OSError as e:
             raise _ended() from e
 
