@@ -43,6 +43,10 @@ class Objects:
     def staged_link(self, digest: str, folder: int, name: bytes) -> bool:
         return False
 
+    def untouched(self, digest: str) -> bool:
+        """Hashed anew in any case."""
+        return False
+
     def staged_content(self, digest: str) -> Iterator[bytes]:
         self.left -= 1
         data = self.contents[digest]

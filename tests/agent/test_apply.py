@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from swupd import tree
 from swupd.agent import apply as engine
-from swupd.agent import space, transaction
+from swupd.agent import preparation, space, transaction
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import How
 from swupd.agent.state import Layout, State, XattrRule
@@ -284,6 +285,37 @@ def test_what_is_staged_beside_the_tree_needs_no_room_twice(small: Path) -> None
             space.check(state, Plan((first, second)), root)
         engine.apply(Plan((first,)), state, root, XattrRule.HASHED, lambda *_: None)
     assert (device / "x").read_bytes() == content
+    state.close()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_staged_files_are_read_again_only_where_somebody_touched_them(
+    tmp_path: Path, damaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = make_tree(tmp_path / "wanted", {"/usr/a": "one", "/usr/b": "two"})
+    device = make_tree(tmp_path / "device", {"/usr/a": "old"})
+    state = State(Layout(tmp_path / "data", tmp_path / "cache", "file:///x"))
+    entries = {}
+    with Root(wanted) as root:
+        for node in tree.scan(root):
+            entries[node.path] = Entry(node.kind, root.digest(node.path) or "", 20, node.path)
+            state.put(entries[node.path].digest, node, root.chunks(node) if node.kind == "F" else (), XattrRule.HASHED)
+    read: list[bytes] = []
+    original = preparation.read_chunks
+    monkeypatch.setattr(preparation, "read_chunks", lambda fd, name: read.append(name) or original(fd, name))
+    if damaged:
+        place = state.layout.here / "staged" / entries["/usr/b"].digest
+        time.sleep(0.02)
+        place.write_bytes(b"owt")
+    with Root(device) as root:
+        made = Plan(tuple(sorted(entries.values(), key=lambda e: e.name)))
+        if damaged:
+            with pytest.raises(HashMismatch):
+                engine.apply(made, state, root, XattrRule.HASHED, lambda *_: None)
+        else:
+            engine.apply(made, state, root, XattrRule.HASHED, lambda *_: None)
+    assert len(read) == damaged
+    assert (device / "usr/a").read_text() == ("old" if damaged else "one")
     state.close()
 
 

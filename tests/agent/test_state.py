@@ -4,7 +4,8 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,50 @@ def test_the_applied_version_is_written_down(layout: Layout, kept: State) -> Non
     layout.data.mkdir()
     kept.applied(20)
     assert layout.version.read_bytes() == b"20\n"
+
+
+def _rewritten(place: Path) -> None:
+    with place.open("r+b") as file:
+        file.write(b"jello")
+
+
+def _replaced(place: Path) -> None:
+    place.rename(place.with_name("old"))
+    place.write_bytes(b"hello")
+
+
+TOUCHES: dict[str, Callable[[Path], None]] = {
+    "rewritten": _rewritten,
+    "rewritten, with its time put back": lambda p: (_rewritten(p), os.utime(p, ns=(0, 0)))[0],
+    "made another's": lambda p: os.chown(p, 1, 1),
+    "given another mode": lambda p: p.chmod(0o777),
+    "given an attribute": lambda p: os.setxattr(p, "user.a", b"x"),
+    "replaced": _replaced,
+    "linked": lambda p: os.link(p, p.with_name("second")),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_a_staged_file_that_anybody_touched_is_not_taken_for_one_that_was_hashed(
+    layout: Layout, kept: State, touch: str
+) -> None:
+    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    assert kept.untouched(DIGEST)
+    kept.staged(DIGEST, XattrRule.HASHED)
+    assert kept.untouched(DIGEST), "who only reads does not touch"
+    # A file system's clock may tick no more often than that.
+    time.sleep(0.02)
+    TOUCHES[touch](layout.here / "staged" / DIGEST)
+    assert not kept.untouched(DIGEST)
+
+
+def test_what_an_earlier_run_staged_is_to_be_hashed(layout: Layout) -> None:
+    first = State(layout)
+    first.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    first.close()
+    second = State(layout)
+    assert second.staged_node(DIGEST) is not None and not second.untouched(DIGEST)
+    second.close()
 
 
 def test_a_staged_file_gets_one_more_name_and_no_third(kept: State, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Staging(Protocol):
     def staged_node(self, digest: str) -> Node | None: ...
     def staged_content(self, digest: str) -> Iterator[bytes]: ...
     def staged_link(self, digest: str, folder: int, name: bytes) -> bool: ...
+    def untouched(self, digest: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -246,9 +247,15 @@ class Preparation:
 
     def _linked(self, entry: Entry, node: Node, fd: int, name: bytes) -> Node | None:
         """Gives a staged file its name in the tree to be, where it is as it shall be there; None where it has none."""
-        if node.kind != "F" or not self.staging.staged_link(entry.digest, fd, name):
+        if node.kind != "F":
             return None
-        covered = self._covered(entry, node, read_chunks(fd, name))
+        known = self.staging.untouched(entry.digest) and not (self.rule is XattrRule.UNKNOWN and node.xattrs)
+        if not self.staging.staged_link(entry.digest, fd, name):
+            return None
+        if known:
+            covered = node if self.rule is XattrRule.HASHED else node.without_xattrs()
+        else:
+            covered = self._covered(entry, node, read_chunks(fd, name))
         if covered == node:
             return covered
         os.unlink(name, dir_fd=fd)

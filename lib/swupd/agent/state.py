@@ -219,6 +219,7 @@ class State(Cache):
             held.unlink(missing_ok=True)
         self._place = layout.here / "staged"
         self._staged = Root(self._place)
+        self._written: dict[int, int] = {}
         for part in self._place.glob(".*"):
             # Of a run that was killed.
             remove(self._staged.fd, os.fsencode(part.name))
@@ -295,6 +296,8 @@ class State(Cache):
                 covered = _named(found, digest)
                 finish(folder, part, covered)
                 _put(folder, part, digest.encode())
+                there = os.stat(digest, dir_fd=folder, follow_symlinks=False)
+                self._written[there.st_ino] = there.st_ctime_ns
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(folder, part)
@@ -323,6 +326,14 @@ class State(Cache):
     def staged_content(self, digest: str) -> Iterator[bytes]:
         """The content of a staged file, which the reader hashes again."""
         return tree.read_chunks(self._staged.fd, digest.encode())
+
+    def untouched(self, digest: str) -> bool:
+        """Whether what is staged is as this run wrote and hashed it: its inode did not change since.
+
+        So that nothing is read a second time. What an earlier run left has to be.
+        """
+        there = os.stat(digest, dir_fd=self._staged.fd, follow_symlinks=False)
+        return self._written.get(there.st_ino) == there.st_ctime_ns
 
     def staged_link(self, digest: str, folder: int, name: bytes) -> bool:
         """Gives a staged file a name in an open folder, too. False where that cannot be, or where it has a second one.
