@@ -59,7 +59,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="everything once and small")
     parser.add_argument("--peers", metavar="WORD,...", help="only peers with one of these words in their names")
     parser.add_argument("--limit", type=float, metavar="S", help="seconds for one program of a peer (1800)")
-    parser.add_argument("--reuse", type=Path, metavar="JSON", help="take peers on the same trees from an earlier run")
+    parser.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="JSON",
+        help="take peers on the same trees, and growth where it is no part of this run, from an earlier run",
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often what is quick is measured (3)")
     parser.add_argument("--sizes", metavar="N,...", help="files of the made-up systems (1000,10000,100000)")
     parser.add_argument("--bundles", type=int, metavar="N", help="bundles of those (50)")
@@ -98,6 +103,8 @@ def _measure(run: Run, options: argparse.Namespace, wanted: Sequence[str]) -> No
                 part(run)
             except Failed as e:
                 parts.unmeasured(run, name, e)
+    if "scale" not in wanted:
+        parts.growth_again(run)
 
 
 def _sources(options: argparse.Namespace) -> Iterator[tuple[int, Path]]:

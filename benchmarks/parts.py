@@ -244,6 +244,17 @@ def growth(run: Run) -> None:
         _grown(run, label, axis, list(measure()), what)
 
 
+def growth_again(run: Run) -> None:
+    """The same, of an earlier run."""
+    for label in ("files", "versions"):
+        found = [scale.Point(**point) for point in run.results.earlier.get(f"growth-{label}", {}).get("points", ())]
+        if found:
+            axis = [getattr(point, label) for point in found]
+            sizes = {f"{point.files} files" for point in found} if label == "versions" else set()
+            what = ", ".join((*sizes, f"{found[0].bundles} bundles", "taken from an earlier run"))
+            _grown(run, label, axis, found, what)
+
+
 def _grown(run: Run, label: str, axis: list[int], found: list[scale.Point], what: str) -> None:
     values = {name: [getattr(point, name) for point in found] for name in scale.COMMANDS}
     slopes = {name: scale.exponent(axis, costs) for name, costs in values.items()}

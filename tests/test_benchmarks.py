@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as benchmark
-from benchmarks import meter, peers, report, results, scale, trees
+from benchmarks import meter, parts, peers, report, results, scale, trees
 from benchmarks.meter import Cost, Failed
 from benchmarks.ours import Stream
 from benchmarks.results import Results
@@ -119,6 +119,17 @@ def test_peers_of_an_earlier_run_serve_again_for_the_same_trees_only() -> None:
     found = Results(Path(), earlier)
     assert list(found.reusable("same")) == ["ostree"] and found.reusable("same")["ostree"]["reused"]
     assert not found.reusable("other")
+
+
+def test_growth_of_an_earlier_run_is_shown_again_and_marked(tmp_path: Path) -> None:
+    made = [scale.Point(n, 5, 2, 1.0, 1.0, 1.0, 1.0, 1.0, 10**6, 10**6) for n in (100, 200)]
+    earlier = {"growth-files": {"points": scale.points(made), "exponents": {}}}
+    run = parts.Run(parts.Settings(), Results(tmp_path, earlier), tmp_path)
+    parts.growth_again(run)
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "5 bundles, taken from an earlier run" in text and "| 200 | 1.00 |" in text
+    assert "number of versions" not in text
+    assert json.loads((tmp_path / "benchmarks.json").read_text())["growth-files"]["points"] == scale.points(made)
 
 
 def test_a_run_on_tiny_trees_writes_table_figures_and_picture(
