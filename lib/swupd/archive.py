@@ -50,38 +50,45 @@ _RECORD_TYPES = frozenset(
 )
 
 
+_MOST_ID = 0o7777777
+_MOST_SIZE = 0o77777777777
+"""What the numbers of a ustar header can say."""
+
+
 def header(name: str, node: Node) -> bytes:
     """The tar header of an object under a name, PAX records included."""
-    info = tarfile.TarInfo(name)
+    encoded, link = name.encode(), paths.encode(node.target)
+    info = tarfile.TarInfo(name[:100] if len(encoded) > 100 else name)
     info.type = _TYPES[node.kind]
     info.mode = node.permissions
-    info.uid, info.gid = node.uid, node.gid
-    info.size = node.size if node.kind == "F" else 0
+    info.uid = node.uid if node.uid <= _MOST_ID else 0
+    info.gid = node.gid if node.gid <= _MOST_ID else 0
+    info.size = node.size if node.kind == "F" and node.size <= _MOST_SIZE else 0
     info.mtime = 0
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape"))
+    if link:
+        block[157 : 157 + len(link[:100])] = link[:100]
+        _write_checksum(block)
+    return _pax(_records(encoded, link, node)) + bytes(block)
+
+
+def _records(name: bytes, link: bytes, node: Node) -> list[tuple[bytes, bytes]]:
+    """What has no room in a ustar header."""
     records: list[tuple[bytes, bytes]] = []
-    if len(name.encode()) > 100:
-        records.append((b"path", name.encode()))
-        info.name = name[:100]
-    link = paths.encode(node.target)
+    if len(name) > 100:
+        records.append((b"path", name))
     if len(link) > 100:
         records.append((b"linkpath", link))
-        link = link[:100]
-    for field in ("uid", "gid"):
-        if getattr(info, field) > 0o7777777:
-            records.append((field.encode(), str(getattr(info, field)).encode()))
-            setattr(info, field, 0)
-    if info.size > 0o77777777777:
-        records.append((b"size", str(info.size).encode()))
-        info.size = 0
+    for field, number in ((b"uid", node.uid), (b"gid", node.gid)):
+        if number > _MOST_ID:
+            records.append((field, b"%d" % number))
+    if node.kind == "F" and node.size > _MOST_SIZE:
+        records.append((b"size", b"%d" % node.size))
     for key, value in node.xattrs:
         raw = os.fsencode(key)
         text = base64.b64encode(value).rstrip(b"=")
         records += [(b"LIBARCHIVE.xattr." + raw, text), (b"SCHILY.xattr." + raw, value)]
-    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape"))
-    if link:
-        block[157 : 157 + len(link)] = link
-        _write_checksum(block)
-    return _pax(records) + bytes(block)
+    return records
 
 
 def _pax(records: list[tuple[bytes, bytes]]) -> bytes:
@@ -137,7 +144,8 @@ def content_stream(digest: str, node: Node, tar: bytes) -> bytes | None:
 
 def member_size(name: str, node: Node) -> int:
     """How many bytes of a tar an object takes."""
-    return len(header(name, node)) + (node.size + -node.size % _BLOCK if node.kind == "F" else 0)
+    head = len(_pax(_records(name.encode(), paths.encode(node.target), node))) + _BLOCK
+    return head + (node.size + -node.size % _BLOCK if node.kind == "F" else 0)
 
 
 def fullfile_size(digest: str, node: Node) -> int:
