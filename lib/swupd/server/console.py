@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swupd.server.assembly import Published
 from swupd.server.rules import ERROR, Finding
-from swupd.server.why import Answer
+
+if TYPE_CHECKING:
+    from swupd.server.why import Answer
 
 _UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 
