@@ -159,9 +159,9 @@ def manifest_tar_size(name: str, size: int) -> int:
 
 
 def manifest_tar(name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> bytes:
-    """A manifest as devices fetch it: member of mode 0644, owner 0:0; others follow it (a signature)."""
+    """A manifest as devices fetch it, all of them: member of mode 0644, owner 0:0; others follow it (a signature)."""
     members = [(name, data), *others]
-    return compress(b"".join(_plain(member, content) for member, content in members) + _END)
+    return compress(b"".join(_plain(member, content) for member, content in members) + _END, Effort.BEST)
 
 
 def _plain(name: str, content: bytes) -> bytes:
