@@ -21,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swupd import tree
-from swupd.agent import apply, plan, preparation, state, transaction
-from swupd.agent.state import XattrRule
+from swupd.agent import apply, plan, preparation, transaction
+from swupd.agent.objects import XattrRule, create, digests, finish
+from swupd.agent.state import Layout, State
 from swupd.manifest import Entry
 from swupd.tree import Root
 
@@ -33,7 +34,7 @@ class Objects:
     """New files of which only the first bytes differ, staged as a download stages them."""
 
     def __init__(self, place: Path) -> None:
-        self.state = state.State(state.Layout(place / "data", place / "cache", "x"))
+        self.state = State(Layout(place / "data", place / "cache", "x"))
 
     def entry(self, path: str, content: bytes) -> Entry:
         node = tree.file_node(path, 0o644, len(content))
@@ -59,10 +60,8 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
         fd, base = root.parent(entry.name)
         node = objects.state.staged_node(entry.digest)
         assert node is not None
-        state.digests(
-            node, state.create(fd, b".new." + base, node, objects.state.staged_content(entry.digest)), XattrRule.HASHED
-        )
-        state.finish(fd, b".new." + base, node)
+        digests(node, create(fd, b".new." + base, node, objects.state.staged_content(entry.digest)), XattrRule.HASHED)
+        finish(fd, b".new." + base, node)
     os.sync()
     for entry in made.write:
         fd, base = root.parent(entry.name)

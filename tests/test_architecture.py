@@ -51,7 +51,9 @@ PURE = (
     "swupd.server.changes",
     "swupd.server.deltas",
 )
-WRITERS = {f"swupd.agent.{name}" for name in ("helper", "moves", "preparation", "shadow", "state", "transaction")}
+WRITERS = {
+    f"swupd.agent.{name}" for name in ("helper", "moves", "objects", "preparation", "shadow", "state", "transaction")
+}
 CHANGES = tuple(
     f"os.{name}"
     for name in (

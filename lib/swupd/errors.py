@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import ClassVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class SwupdError(Exception):

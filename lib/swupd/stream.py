@@ -7,9 +7,12 @@ manifest's is the release in which its bundle last changed, a fullfile's the one
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from swupd.errors import InvalidOption
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 MAX_VERSION: Final = 2**31 - 1
 DEFAULT_FORMAT: Final = 30

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from swupd import tree
 from swupd.agent import helper, transaction
+from swupd.agent.objects import XattrRule
 from swupd.agent.preparation import How
-from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
 from swupd.tree import Root
 from tests import trees

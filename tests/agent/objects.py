@@ -9,10 +9,10 @@ from pathlib import Path
 from swupd import tree
 from swupd.agent import apply as engine
 from swupd.agent import change, plan
+from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Changes, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, Text
-from swupd.agent.state import XattrRule
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 

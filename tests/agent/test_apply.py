@@ -13,9 +13,10 @@ import pytest
 from swupd import tree
 from swupd.agent import apply as engine
 from swupd.agent import preparation, space, transaction
+from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import How
-from swupd.agent.state import Layout, State, XattrRule
+from swupd.agent.state import Layout, State
 from swupd.errors import ApplyError, DiskSpace, HashMismatch, SwupdError, WriteError
 from swupd.manifest import Entry
 from swupd.tree import Root

@@ -12,7 +12,7 @@ from tests.agent.conftest import Published
 from tests.agent.devices import Device
 
 HEAVY = ("requests", "urllib3", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
-UNUSED = ("hashlib", "hmac", "ctypes")
+UNUSED = ("hashlib", "hmac", "ctypes", "typing")
 """What only commands that hash or change something need."""
 PROGRAM = """
 import sys

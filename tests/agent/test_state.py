@@ -12,7 +12,8 @@ import pytest
 
 from swupd import tree
 from swupd.agent import state, survey
-from swupd.agent.state import Layout, State, XattrRule, digests
+from swupd.agent.objects import XattrRule, digests
+from swupd.agent.state import Layout, State
 from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, WriteError
 from swupd.tree import Node, Root
 

@@ -12,12 +12,13 @@ import pytest
 
 from swupd import tree
 from swupd.agent import survey
-from swupd.agent.state import XattrRule
+from swupd.agent.objects import XattrRule
 from swupd.errors import FolderError
 from swupd.manifest import Entry
 from swupd.tree import Root
 
-COUNT = survey.MANY + 200
+MANY = 1000
+COUNT = MANY + 200
 """Files of the tree: enough for a second process."""
 
 
@@ -25,6 +26,7 @@ COUNT = survey.MANY + 200
 def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(survey, "MANY", MANY)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, entries: tuple[Entry,
     assert found(tmp_path, entries) == expected()
     assert forks
     forks.clear()
-    few = entries[: survey.MANY - 1]
+    few = entries[: MANY - 1]
     assert found(tmp_path, few) == {p: k for p, k in expected().items() if p in {e.name for e in few}}
     assert not forks
 

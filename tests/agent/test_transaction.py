@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from swupd.agent import actions, apply, backend, helper, moves, pending, shadow, syscalls, transaction
+from swupd.agent.objects import XattrRule
 from swupd.agent.preparation import How
-from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
 from swupd.tree import Root
 from tests import trees

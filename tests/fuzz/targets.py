@@ -18,8 +18,9 @@ from swupd import archive, delta, envelope, folding, heads, lengths, manifest, r
 from swupd.agent import anchor, catalog, cli, journal, report, session, settings, state, trust
 from swupd.agent.fetch import Fetcher, Limits
 from swupd.agent.journal import Journal, Op
+from swupd.agent.objects import XattrRule
 from swupd.agent.source import Source, Transport
-from swupd.agent.state import Layout, State, XattrRule
+from swupd.agent.state import Layout, State
 from swupd.agent.unpacker import Here
 from swupd.errors import DocumentError
 from swupd.publickey import PublicKey

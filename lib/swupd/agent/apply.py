@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from swupd.agent import pending, transaction
 from swupd.agent.backend import TOP, obstacle
 from swupd.agent.journal import Journal
+from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import PLAIN, How, Moved, Preparation, Progress, Staging, Unable, inside
-from swupd.agent.state import XattrRule
 from swupd.errors import ApplyError, DiskSpace, WriteError, write_error
 from swupd.tree import Root
 

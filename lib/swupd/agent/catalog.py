@@ -9,8 +9,9 @@ from swupd import manifest, stream, tree
 from swupd.agent import trust
 from swupd.agent.chain import Chain
 from swupd.agent.mirrors import Origin, verified
+from swupd.agent.objects import XattrRule
 from swupd.agent.source import Source
-from swupd.agent.state import Cache, XattrRule
+from swupd.agent.state import Cache
 from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import (
     ArchiveError,

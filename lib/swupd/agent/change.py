@@ -9,12 +9,13 @@ from swupd import tree
 from swupd.agent import actions, fetch, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
+from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Changes, Facts, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
 from swupd.agent.routes import Between, Route
 from swupd.agent.session import Session, act
-from swupd.agent.state import State, XattrRule
+from swupd.agent.state import State
 from swupd.errors import DiskSpace
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest

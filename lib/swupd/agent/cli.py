@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from swupd import __version__, paths, stream
 from swupd.agent import settings as device
 from swupd.agent.report import CONTINUED, DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
 from swupd.agent.settings import DEFAULT_PICKY_WHITELIST, Settings
 from swupd.errors import InvalidOption, SettingsError, SwupdError, WriteError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _INTERRUPTED = 130
 _FLAG: dict[str, Any] = {"action": "store_true"}

@@ -14,6 +14,7 @@ from swupd.agent import actions, installed, pending, query, transaction
 from swupd.agent import settings as device
 from swupd.agent.change import Result
 from swupd.agent.installed import Problems, Scope
+from swupd.agent.objects import XattrRule, digests
 from swupd.agent.report import CONTINUED, Json, Report, size
 from swupd.agent.session import (
     Session,
@@ -27,7 +28,7 @@ from swupd.agent.session import (
     recover,
 )
 from swupd.agent.settings import Settings
-from swupd.agent.state import State, XattrRule, cached_bytes, digests, left, locked
+from swupd.agent.state import State, cached_bytes, left, locked
 from swupd.agent.status import last_change
 from swupd.errors import Incomplete, InvalidFile, InvalidOption, Refused, SubprocessFailed, write_error
 from swupd.tree import Root

@@ -18,11 +18,12 @@ from typing import BinaryIO
 from swupd import delta, folding, stream
 from swupd.agent.arriving import Arrival
 from swupd.agent.mirrors import Origin
+from swupd.agent.objects import XattrRule, digests
 from swupd.agent.patching import Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
-from swupd.agent.state import State, XattrRule, digests
+from swupd.agent.state import State
 from swupd.agent.unpacker import Here, Unpacks
 from swupd.archive import Member
 from swupd.errors import ArchiveError, DownloadError, HashMismatch, SwupdError

@@ -12,10 +12,11 @@ from swupd.agent import plan
 from swupd.agent import settings as device
 from swupd.agent.catalog import between, closure, xattr_rule
 from swupd.agent.change import Result, Wish, carry_out, observe
+from swupd.agent.objects import XattrRule
 from swupd.agent.report import Steps
 from swupd.agent.session import Session, require_format
 from swupd.agent.settings import DEFAULT_PICKY_WHITELIST
-from swupd.agent.state import XattrRule, tracked
+from swupd.agent.state import tracked
 from swupd.errors import (
     InvalidBundle,
     InvalidOption,

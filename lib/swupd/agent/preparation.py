@@ -17,9 +17,9 @@ from typing import Protocol
 from swupd import paths
 from swupd.agent import journal, plan, syscalls
 from swupd.agent.journal import Journal, Op
+from swupd.agent.objects import XattrRule, create, digests, finish
 from swupd.agent.plan import Plan
 from swupd.agent.shadow import Shadow
-from swupd.agent.state import XattrRule, create, digests, finish
 from swupd.agent.workplace import Workplace
 from swupd.errors import HashMismatch
 from swupd.manifest import Entry

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 QUIET, NORMAL, VERBOSE, DEBUG = range(4)
 CONTINUED = "SWUPD_JSON_CONTINUED"
@@ -22,20 +25,35 @@ _LABELS = {
 """What people read for the names that programs know."""
 
 
-class Report(Protocol):
-    """Whoever is told what happens."""
+class Report:
+    """Whoever is told what happens. This one keeps it to itself."""
 
-    def start(self, section: str) -> None: ...
-    def end(self, section: str, status: int) -> None: ...
-    def step(self, number: int, total: int, description: str) -> None: ...
-    def progress(self, done: int, total: int, unit: str) -> None: ...
-    def say(self, text: str) -> None: ...
-    def detail(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def error(self, text: str) -> None: ...
+    def start(self, section: str) -> None:
+        """A command begins."""
+
+    def end(self, section: str, status: int) -> None:
+        """It is over, with an exit code."""
+
+    def step(self, number: int, total: int, description: str) -> None:
+        """One of its steps begins."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """How far the step is."""
+
+    def say(self, text: str) -> None:
+        """A result."""
+
+    def detail(self, text: str) -> None:
+        """What only some want to know."""
+
+    def warn(self, text: str) -> None:
+        """What may need somebody."""
+
+    def error(self, text: str) -> None:
+        """Why the command failed."""
 
 
-class Text:
+class Text(Report):
     """For people: results on out, warnings and errors on err, a progress line where err is a terminal."""
 
     def __init__(self, out: TextIO, err: TextIO, level: int, progress: bool) -> None:
@@ -108,7 +126,7 @@ class Text:
             self._open = False
 
 
-class Json:
+class Json(Report):
     """For programs: one JSON array, one object a line, closed whatever happens."""
 
     def __init__(self, out: TextIO, level: int, continued: bool = False) -> None:

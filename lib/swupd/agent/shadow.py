@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from swupd import paths
-from swupd.agent.state import finish
+from swupd.agent.objects import finish
 from swupd.errors import ApplyError
 from swupd.manifest import Entry
 from swupd.tree import Node, Root

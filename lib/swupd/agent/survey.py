@@ -17,11 +17,11 @@ from typing import BinaryIO, cast
 
 from swupd import paths, tree
 from swupd.agent import confinement
-from swupd.agent.state import XattrRule, digests
+from swupd.agent.objects import XattrRule, digests
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
-MANY = 1000
+MANY = 10_000
 """As many paths are worth a process."""
 _PROCESSES = 4
 _BLOCKS = 1000
