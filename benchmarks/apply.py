@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swupd import tree
+from swupd import hashing, tree
 from swupd.agent import apply, plan, preparation, transaction
 from swupd.agent.objects import XattrRule, create, digests, finish
 from swupd.agent.state import Layout, State
@@ -38,7 +38,7 @@ class Objects:
 
     def entry(self, path: str, content: bytes) -> Entry:
         node = tree.file_node(path, 0o644, len(content))
-        digest = tree.digest(node, [content])
+        digest = hashing.digest(node, [content])
         self.state.put(digest, node, [content], XattrRule.HASHED)
         return Entry("F", digest, 20, path)
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swupd import signing
+from swupd import hashing, signing
 from swupd.server import bundles, publish
 from swupd.server.work import Crew, Report, Silent
+from swupd.tree import Root
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 BEGINS = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -92,6 +93,12 @@ def _make(place: Path, spec: Spec) -> None:
     place.chmod(spec.mode)
     for name, value in spec.xattrs:
         os.setxattr(place, name, value)
+
+
+def digest_at(root: Root, path: str, xattrs: bool = True) -> str | None:
+    """The digest of what is at a path, or None where there is nothing that a stream can carry."""
+    node = root.node(path, xattrs)
+    return None if node is None else hashing.digest(node, root.chunks(node))
 
 
 def os_tree(version: int, files: Tree, stream_format: int = 30) -> dict[str, Spec]:

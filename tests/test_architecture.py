@@ -19,6 +19,7 @@ CORE = {
     "swupd.stream": {"errors"},
     "swupd.manifest": {"errors", "paths"},
     "swupd.tree": {"errors", "paths"},
+    "swupd.hashing": {"paths", "tree"},
     "swupd.xz": {"stream"},
     "swupd.matching": set(),
     "swupd.delta": {"errors", "stream", "matching", "xz"},

@@ -1,15 +1,11 @@
-"""What is on disk: nodes, their digests, and folders opened so that no symlink can lead astray.
-
-The digest is two nested HMAC-SHA256 over metadata, xattrs and content (stream format, section 3).
-"""
+"""What is on disk: nodes, and folders opened so that no symlink can lead astray."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +14,6 @@ from swupd.errors import FolderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import hmac
     from types import TracebackType
     from typing import BinaryIO
 
@@ -76,54 +71,6 @@ def file_node(path: str, permissions: int, size: int, uid: int = 0, gid: int = 0
 def folder_node(path: str, permissions: int = 0o755, uid: int = 0, gid: int = 0) -> Node:
     """A folder's node."""
     return Node(path, "D", stat.S_IFDIR | permissions, uid, gid)
-
-
-def hasher(node: Node) -> hmac.HMAC:
-    """An HMAC that gives the digest once it was fed a file's content; other kinds need no feeding."""
-    import hmac  # noqa: PLC0415 - OpenSSL, which commands that only look at settings do without
-
-    return hmac.new(_key(node), _inherent(node), "sha256")
-
-
-def digest(node: Node, content: Iterable[bytes] = ()) -> str:
-    """The 64 hex digits by which manifests name an object. A small file's content is held as a whole."""
-    import hmac  # noqa: PLC0415
-
-    if node.kind != "F":
-        return hmac.digest(_key(node), _inherent(node), "sha256").hex()
-    if node.size <= CHUNK:
-        return hmac.digest(_key(node), b"".join(content), "sha256").hex()
-    mac = hasher(node)
-    for chunk in content:
-        mac.update(chunk)
-    return mac.hexdigest()
-
-
-def _key(node: Node) -> bytes:
-    """What the content's HMAC is keyed with: the metadata, hashed."""
-    import hmac  # noqa: PLC0415
-
-    size = len(paths.encode(node.target)) if node.kind == "L" else node.size if node.kind == "F" else 0
-    metadata = struct.pack("<5Q", 0 if node.kind == "L" else node.mode, node.uid, node.gid, 0, size)
-    return hmac.digest(metadata, _xattr_blob(node.xattrs), "sha256").hex().encode("ascii")
-
-
-def _inherent(node: Node) -> bytes:
-    """What is hashed of an object without being a file's content."""
-    return b"DIRECTORY" if node.kind == "D" else paths.encode(node.target)
-
-
-def digest_manifest(data: bytes) -> str:
-    """The digest of a manifest: that of a 0644 file of root (stream format, section 3)."""
-    return digest(file_node("/manifest", 0o644, len(data)), [data])
-
-
-def _xattr_blob(xattrs: tuple[tuple[str, bytes], ...]) -> bytes:
-    if not xattrs:
-        return b""
-    names = b"".join(os.fsencode(name) + b"\0" for name, _ in xattrs)
-    values = (value + (b"\0" if value and not value.endswith(b"\0") else b"") for _, value in xattrs)
-    return names + b"".join(values)
 
 
 class Root:
@@ -216,11 +163,6 @@ class Root:
             return os.fdopen(_open_file(fd, name), "rb")
         except OSError as e:
             raise FolderError(f"cannot read {node.path}: {e.strerror}", "Check the disk and the permissions.") from e
-
-    def digest(self, path: str, xattrs: bool = True) -> str | None:
-        """The digest of what is at a path, or None where there is nothing that a stream can carry."""
-        node = self.node(path, xattrs)
-        return None if node is None else digest(node, self.chunks(node))
 
     def exists(self, path: str) -> bool:
         """Whether anything at all is at a path."""

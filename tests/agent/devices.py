@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swupd import archive, manifest, signing, tree
+from swupd import archive, hashing, manifest, signing
 from swupd.agent import cli
 from swupd.manifest import Manifest
 from tests import trees
@@ -115,7 +115,7 @@ def rewrite(
     if bundle == manifest.MOM:
         sign_mom(www, version, signer)
         return
-    digest = tree.digest_manifest(file.read_bytes())
+    digest = hashing.digest_manifest(file.read_bytes())
     for mom in www.glob("*/Manifest.MoM"):
         known = manifest.parse(mom.read_bytes(), manifest.MOM)
         if any(e.name == bundle and e.version == version for e in known.entries):

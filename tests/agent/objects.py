@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from swupd import tree
+from swupd import hashing, tree
 from swupd.agent import apply as engine
 from swupd.agent import change, plan
 from swupd.agent.objects import XattrRule
@@ -32,7 +32,7 @@ class Objects:
         with Root(root) as opened:
             for node in tree.scan(opened):
                 content = b"".join(opened.chunks(node)) if node.kind == "F" else b""
-                digest = tree.digest(node, [content])
+                digest = hashing.digest(node, [content])
                 self.nodes[digest], self.contents[digest] = node, content
                 found[node.path] = Entry(node.kind, digest, 20, node.path)
         return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, manifest, signing, tree
+from swupd import archive, hashing, manifest, signing
 from swupd.manifest import MOM
 
 NEW = 20
@@ -38,8 +38,8 @@ class Bench:
 
     def bundle(self, change: Change, name: str = "os-core") -> None:
         """Changes the bytes of a bundle's manifest, of which the signed MoM then has the hash."""
-        before = tree.digest_manifest((self.release / f"Manifest.{name}").read_bytes())
-        after = tree.digest_manifest(self._changed(name, change))
+        before = hashing.digest_manifest((self.release / f"Manifest.{name}").read_bytes())
+        after = hashing.digest_manifest(self._changed(name, change))
         self.mom(lambda data: data.replace(before.encode(), after.encode()))
 
     def latest(self, data: bytes) -> None:

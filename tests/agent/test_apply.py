@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import tree
+from swupd import hashing, tree
 from swupd.agent import apply as engine
 from swupd.agent import preparation, space, transaction
 from swupd.agent.objects import XattrRule
@@ -22,7 +22,7 @@ from swupd.manifest import Entry
 from swupd.tree import Root
 from tests import trees
 from tests.agent.objects import Objects, put_in_place, settled
-from tests.builders import File, Folder, Link, Spec, make_tree
+from tests.builders import File, Folder, Link, Spec, digest_at, make_tree
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
@@ -258,15 +258,15 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path: Path, smal
     entries = []
     for path, content in contents.items():
         node = tree.file_node(path, 0o644, len(content))
-        entries.append(Entry("F", tree.digest(node, [content]), 20, path))
+        entries.append(Entry("F", hashing.digest(node, [content]), 20, path))
         state.put(entries[-1].digest, node, [content], XattrRule.HASHED)
     with Root(device) as root:
         assert space.check(state, Plan(tuple(entries[:2])), root) == 2 * 303_104
         with pytest.raises(DiskSpace, match="nothing was changed"):
             space.check(state, Plan(tuple(entries)), root)
         empty = tree.file_node("/", 0o644, 0)
-        state.put(tree.digest(empty), empty, (), XattrRule.HASHED)
-        many = tuple(Entry("F", tree.digest(empty), 20, f"/many{n}") for n in range(100))
+        state.put(hashing.digest(empty), empty, (), XattrRule.HASHED)
+        many = tuple(Entry("F", hashing.digest(empty), 20, f"/many{n}") for n in range(100))
         with pytest.raises(DiskSpace, match="room for 100 files"):
             space.check(state, Plan(many), root)
     state.close()
@@ -277,7 +277,7 @@ def test_what_is_staged_beside_the_tree_needs_no_room_twice(small: Path) -> None
     state = State(Layout(small / "data", small / "cache", "x"))
     content = bytes(700_000)
     node = tree.file_node("/x", 0o644, len(content))
-    digest = tree.digest(node, [content])
+    digest = hashing.digest(node, [content])
     state.put(digest, node, [content], XattrRule.HASHED)
     first, second = (Entry("F", digest, 20, path) for path in ("/x", "/y"))
     with Root(device) as root:
@@ -299,7 +299,7 @@ def test_staged_files_are_read_again_only_where_somebody_touched_them(
     entries = {}
     with Root(wanted) as root:
         for node in tree.scan(root):
-            entries[node.path] = Entry(node.kind, root.digest(node.path) or "", 20, node.path)
+            entries[node.path] = Entry(node.kind, digest_at(root, node.path) or "", 20, node.path)
             state.put(entries[node.path].digest, node, root.chunks(node) if node.kind == "F" else (), XattrRule.HASHED)
     read: list[bytes] = []
     original = preparation.read_chunks

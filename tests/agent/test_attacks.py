@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, manifest, signing, tree
+from swupd import archive, hashing, manifest, signing, tree
 from swupd.manifest import Manifest
 from tests import builders, trees
 from tests.agent.conftest import Published
@@ -100,7 +100,7 @@ ESCAPES: dict[str, Callable[[str, Path], list[tuple[tarfile.TarInfo, bytes]]]] =
     "holds an object under another's hash": lambda digest, out: [info("staged/" + digest, content=EVIL)],
     "holds a folder under a file's hash": lambda digest, out: [info("staged/" + digest, tarfile.DIRTYPE)],
     "holds an object that no manifest lists": lambda digest, out: [
-        info("staged/" + tree.digest(tree.file_node("/", 0o755, len(EVIL)), [EVIL]), content=EVIL)
+        info("staged/" + hashing.digest(tree.file_node("/", 0o755, len(EVIL)), [EVIL]), content=EVIL)
     ],
     "has odd hashes": lambda digest, out: [
         info("staged/", content=EVIL),
@@ -217,7 +217,7 @@ def test_a_signed_mom_whose_line_disagrees_with_the_manifest_does_not_pass(
     old = (www / "10/Manifest.os-core").read_bytes()
 
     def older(mom: Manifest) -> Manifest:
-        digest = tree.digest_manifest(old)
+        digest = hashing.digest_manifest(old)
         return replace(mom, entries=tuple(replace(e, digest=digest) if e.name == "os-core" else e for e in mom.entries))
 
     write_manifest(www, 20, manifest.parse(old, "os-core"))
@@ -417,7 +417,7 @@ def test_a_signed_manifest_with_a_path_that_leads_out_is_refused(
         delta.unlink()
 
     def renewed(mom: Manifest) -> Manifest:
-        digest = tree.digest_manifest(data)
+        digest = hashing.digest_manifest(data)
         return replace(mom, entries=tuple(replace(e, digest=digest) if e.name == "os-core" else e for e in mom.entries))
 
     rewrite(www, 20, "MoM", renewed, published.signer)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import signing
+from swupd import hashing, signing
 from swupd.agent import cli
 from tests import builders, trees
 
@@ -244,7 +244,7 @@ def test_two_bundles_that_disagree_stop_an_update(device: Device, capsys: pytest
         device.base / "odd", 10, {"/usr/bin/a": "a"}, {"os-core": builders.REST, "one": ["/usr/bin/a"]}
     )
     assert release.version == 10
-    from swupd import archive, manifest, tree  # noqa: PLC0415
+    from swupd import archive, manifest  # noqa: PLC0415
 
     www = device.base / "odd/www"
     one = manifest.parse((www / "10/Manifest.one").read_bytes(), "one")
@@ -254,8 +254,8 @@ def test_two_bundles_that_disagree_stop_an_update(device: Device, capsys: pytest
     data = manifest.serialize(changed)
     mom = manifest.parse((www / "10/Manifest.MoM").read_bytes(), "MoM")
     lines = (
-        manifest.Entry("M", tree.digest_manifest(data), 10, "os-core"),
-        manifest.Entry("M", tree.digest_manifest(manifest.serialize(one)), 10, "one"),
+        manifest.Entry("M", hashing.digest_manifest(data), 10, "os-core"),
+        manifest.Entry("M", hashing.digest_manifest(manifest.serialize(one)), 10, "one"),
     )
     mom_data = manifest.serialize(manifest.Manifest("MoM", 30, 10, timestamp=1, entries=lines))
     assert mom.version == 10

@@ -24,6 +24,27 @@ sys.exit(code)
 """
 
 
+LATE = """
+import os, sys
+
+late = None
+
+def heard(event, words):
+    global late
+    if event == "os.rename" and os.path.basename(os.fsencode(words[1])).startswith((b"commit.", b"back")):
+        late = set()
+    elif event == "import" and late is not None:
+        late.add(words[0])
+
+sys.addaudithook(heard)
+from swupd.agent.cli import main
+
+code = main(sys.argv[1:])
+print("late", late if late is None else sorted(late))
+sys.exit(code)
+"""
+
+
 def loaded(*words: str) -> set[str]:
     """The modules that a command loads."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *words], check=True, stdout=subprocess.PIPE, text=True)
@@ -46,6 +67,27 @@ def test_help_loads_nothing_that_reads_streams() -> None:
     )
     assert "bundle-add" in done.stdout
     assert not [name for name in HEAVY if f"| {name}\n" in done.stderr.replace("|   ", "| ")]
+
+
+@pytest.mark.parametrize("json", [(), ("--json-output",)])
+def test_nothing_is_loaded_once_files_are_being_replaced(device: Device, json: tuple[str, ...]) -> None:
+    # From then on, what lies under a module's name may belong to another Python.
+    words = ("--path", str(device.root), *device.options(), *json)
+    for command in (
+        "update",
+        "rollback",
+        "bundle-remove editors",
+        "bundle-add editors",
+        "update --version 20",
+        "repair",
+    ):
+        if command == "repair":
+            for file in device.root.glob("usr/bin/*"):
+                file.unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", LATE, *command.split(), *words], check=False, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["late []"]), (command, done)
 
 
 @pytest.fixture

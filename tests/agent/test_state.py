@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import tree
+from swupd import hashing, tree
 from swupd.agent import state, survey
 from swupd.agent.objects import XattrRule, digests
 from swupd.agent.state import Layout, State
@@ -18,7 +18,7 @@ from swupd.errors import DiskSpace, FolderError, HashMismatch, LockError, WriteE
 from swupd.tree import Node, Root
 
 NODE = tree.file_node("/x", 0o4755, 5, 7, 8)
-DIGEST = tree.digest(NODE, [b"hello"])
+DIGEST = hashing.digest(NODE, [b"hello"])
 MARKED = Node("/x", "F", stat.S_IFREG | 0o644, size=5, xattrs=(("user.a", b"\0\xff"),))
 RULES = list(XattrRule)
 
@@ -65,7 +65,7 @@ def test_a_staged_object_has_all_that_its_digest_covers(layout: Layout, kept: St
     ],
 )
 def test_folders_and_links_are_staged_too(kept: State, node: Node) -> None:
-    digest = tree.digest(node)
+    digest = hashing.digest(node)
     kept.put(digest, node, (), XattrRule.HASHED)
     found = kept.staged(digest, XattrRule.HASHED)
     assert found is not None and (found.kind, found.target, found.uid) == (node.kind, node.target, node.uid)
@@ -96,15 +96,15 @@ def test_which_digests_count_is_the_streams_rule(
     kept: State, rule: XattrRule, with_xattrs: bool, without: bool
 ) -> None:
     names = [name for _, name in digests(MARKED, [b"hello"], rule)]
-    assert (tree.digest(MARKED, [b"hello"]) in names) is with_xattrs
-    assert (tree.digest(MARKED.without_xattrs(), [b"hello"]) in names) is without
+    assert (hashing.digest(MARKED, [b"hello"]) in names) is with_xattrs
+    assert (hashing.digest(MARKED.without_xattrs(), [b"hello"]) in names) is without
 
 
 def test_only_xattrs_that_the_digest_covers_are_put_on_an_object(layout: Layout, kept: State) -> None:
-    bare = tree.digest(MARKED.without_xattrs(), [b"hello"])
+    bare = hashing.digest(MARKED.without_xattrs(), [b"hello"])
     kept.put(bare, MARKED, [b"hello"], XattrRule.UNKNOWN)
     assert os.listxattr(layout.here / "staged" / bare) == []
-    full = tree.digest(MARKED, [b"hello"])
+    full = hashing.digest(MARKED, [b"hello"])
     kept.put(full, MARKED, [b"hello"], XattrRule.UNKNOWN)
     assert os.getxattr(layout.here / "staged" / full, "user.a") == b"\0\xff"
 
@@ -112,7 +112,7 @@ def test_only_xattrs_that_the_digest_covers_are_put_on_an_object(layout: Layout,
 def test_capabilities_and_setuid_survive_staging(layout: Layout, kept: State) -> None:
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     node = Node("/x", "F", stat.S_IFREG | 0o6755, 5, 6, 1, xattrs=(("security.capability", capability),))
-    digest = tree.digest(node, [b"x"])
+    digest = hashing.digest(node, [b"x"])
     kept.put(digest, node, [b"x"], XattrRule.HASHED)
     place = layout.here / "staged" / digest
     assert os.getxattr(place, "security.capability") == capability
@@ -326,7 +326,7 @@ def test_digests_of_what_is_on_disk(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello")
     (tmp_path / "x").chmod(0o644)
     os.setxattr(tmp_path / "x", "user.a", b"\0\xff")
-    both = {tree.digest(MARKED, [b"hello"]), tree.digest(MARKED.without_xattrs(), [b"hello"])}
+    both = {hashing.digest(MARKED, [b"hello"]), hashing.digest(MARKED.without_xattrs(), [b"hello"])}
     with Root(tmp_path) as root:
         kind, found = survey.look(root, "/x", XattrRule.UNKNOWN)
         assert (kind, set(found)) == ("F", both)

@@ -16,6 +16,7 @@ from swupd.agent.objects import XattrRule
 from swupd.errors import FolderError
 from swupd.manifest import Entry
 from swupd.tree import Root
+from tests.builders import digest_at
 
 MANY = 1000
 COUNT = MANY + 200
@@ -52,9 +53,7 @@ def entries(tmp_path: Path) -> tuple[Entry, ...]:
         folder.mkdir(exist_ok=True)
         (folder / f"{number}").write_text(f"content {number}")
     with Root(tmp_path) as root:
-        made = tuple(
-            Entry(n.kind, tree.digest(n, root.chunks(n) if n.kind == "F" else ()), 10, n.path) for n in tree.scan(root)
-        )
+        made = tuple(Entry(n.kind, digest_at(root, n.path) or "", 10, n.path) for n in tree.scan(root))
     for number in range(0, COUNT, 100):
         (tmp_path / f"{number % 7}/{number}").write_text("changed")
         (tmp_path / f"{(number + 1) % 7}/{number + 1}").unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from swupd import manifest, signing, tree
+from swupd import hashing, manifest, signing
 from swupd.agent import trust
 from swupd.agent.trust import Verifier
 from swupd.errors import HashMismatch, ManifestError, MomError, ServerUnreachable, SignatureError
@@ -17,7 +17,7 @@ from tests import builders
 NOW = builders.NOW
 CORE = Manifest("os-core", 30, 10)
 DATA = manifest.serialize(CORE)
-LINE = Entry("M", tree.digest_manifest(DATA), 10, "os-core")
+LINE = Entry("M", hashing.digest_manifest(DATA), 10, "os-core")
 MOM = Manifest("MoM", 30, 10, entries=(LINE,))
 
 

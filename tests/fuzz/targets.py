@@ -14,7 +14,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from swupd import archive, delta, envelope, folding, heads, lengths, manifest, roots, signing, stream, tree
+from swupd import archive, delta, envelope, folding, hashing, heads, lengths, manifest, roots, signing, stream, tree
 from swupd.agent import anchor, catalog, cli, journal, report, session, settings, state, trust
 from swupd.agent.fetch import Fetcher, Limits
 from swupd.agent.journal import Journal, Op
@@ -116,7 +116,7 @@ def _tars(place: Place) -> Parse:
         try:
             for member in archive.members(io.BytesIO(data), _LIMIT):
                 content = list(member.content)
-                kept.put(tree.digest(member.node, content), member.node, content, XattrRule.HASHED)
+                kept.put(hashing.digest(member.node, content), member.node, content, XattrRule.HASHED)
         finally:
             kept.clean()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, manifest, signing, stream, tree
+from swupd import archive, hashing, manifest, signing, stream, tree
 from swupd.agent import source
 from swupd.manifest import MOM
 from tests.agent.devices import Done
@@ -79,7 +79,7 @@ def test_an_unsigned_pack_plants_a_manifest(attacker: Attacker, published: Simul
     digest = next(e.digest for e in manifest.parse(published.mom(10), MOM).entries if e.name == "os-core")
     mine = next(e for e in genuine.entries if e.name == "/usr/bin/hello")
     node = tree.file_node("/usr/bin/hello", 0o755, len(EVIL))
-    mac = tree.hasher(node)
+    mac = hashing.hasher(node)
     mac.update(EVIL)
     evil = published.read(stream.manifest(10, "os-core")).replace(mine.digest.encode(), mac.hexdigest().encode())
     to = io.BytesIO()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from swupd import manifest, tree
+from swupd import hashing, manifest
 from swupd.errors import InvalidFile, InvalidOption
 from swupd.manifest import ZERO, Entry, Manifest
 from swupd.server import changes
@@ -43,7 +43,7 @@ def make(
 def given(*entries: Entry, version: int = 10, stream_format: int = 30) -> Release:
     """A release with these entries in os-core."""
     core = Manifest("os-core", stream_format, version, entries=entries)
-    line = Entry("M", tree.digest_manifest(manifest.serialize(core)), version, "os-core")
+    line = Entry("M", hashing.digest_manifest(manifest.serialize(core)), version, "os-core")
     return Release(Manifest("MoM", stream_format, version, entries=(line,)), {"os-core": core})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, manifest, signing, stream, tree
+from swupd import archive, hashing, manifest, signing, stream, tree
 from swupd.errors import FolderError
 from swupd.manifest import Manifest
 from swupd.server import lint
@@ -68,7 +68,7 @@ def rewrite(version: int, bundle: str, change: Callable[[bytes], bytes]) -> Tamp
         _store(www, version, bundle, data)
         if bundle != "MoM":
             mom = manifest.parse((www / stream.manifest(20, "MoM")).read_bytes(), "MoM")
-            digests = {bundle: tree.digest_manifest(data)}
+            digests = {bundle: hashing.digest_manifest(data)}
             _store(www, 20, "MoM", manifest.serialize(_with_digests(mom, digests)))
 
     return tamper

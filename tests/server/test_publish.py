@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, manifest, signing, stream, tree
+from swupd import archive, delta, hashing, manifest, signing, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
 from swupd.manifest import Manifest
 from swupd.server import history, lint, packs, publish, writer
@@ -147,12 +147,12 @@ def test_a_delta_pack_makes_every_new_object(published: Path) -> None:
         folder, _, rest = name.partition("/")
         pair = delta.parse_name(rest)
         if folder == "staged" and rest:
-            made.add(tree.digest(node, [content]))
+            made.add(hashing.digest(node, [content]))
         elif pair is not None:
             packed = (published / stream.fullfile(old[pair[0]].version, pair[0])).read_bytes()
             patched = delta.apply(content, history.unpacked_object(packed, pair[0])[1])
             new = tree.Node("/x", "F", patched.mode, patched.uid, patched.gid, len(patched.content))
-            assert tree.digest(new, [patched.content]) == pair[1]
+            assert hashing.digest(new, [patched.content]) == pair[1]
             made.add(pair[1])
     assert made == wanted
 

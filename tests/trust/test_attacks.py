@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, envelope, heads, manifest, roots, signing, stream, tree
+from swupd import archive, delta, envelope, hashing, heads, manifest, roots, signing, stream, tree
 from swupd.agent import session
 from swupd.manifest import MOM, Manifest
 from tests import builders
@@ -441,7 +441,7 @@ def evil_release(simulator: Simulator, version: int, mom: signing.Signer | None,
 
     def change(found: Manifest) -> Manifest:
         node = tree.file_node("/usr/bin/hello", 0o755, len(EVIL))
-        mac = tree.hasher(node)
+        mac = hashing.hasher(node)
         mac.update(EVIL)
         digest = mac.hexdigest()
         (www / stream.fullfile(version, digest)).write_bytes(archive.fullfile(digest, node, EVIL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from swupd import manifest, stream, tree
+from swupd import hashing, manifest, stream
 from swupd.agent import trust
 from swupd.agent.chain import Chain
 from swupd.agent.mirrors import Origin, verified
@@ -219,7 +219,7 @@ class Catalog:
             return None
         name = stream.manifest_delta(entry.version, entry.name, old.version)
         try:
-            if tree.digest_manifest(base) != old.digest:
+            if hashing.digest_manifest(base) != old.digest:
                 return None
             patch = self.content.read(name, stream.MAX_MANIFEST_TAR)
         except SwupdError:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from swupd import paths, tree
+from swupd import hashing, paths
 from swupd.errors import HashMismatch
 from swupd.tree import Node
 
@@ -32,8 +32,8 @@ def digests(node: Node, content: Iterable[bytes], rule: XattrRule) -> tuple[tupl
     first, second = next(chunks, b""), next(chunks, None)
     if second is None:
         # Most files are one piece, whose digest is made in one call.
-        return tuple((view, tree.digest(view, (first,))) for view in views)
-    macs = [tree.hasher(view) for view in views]
+        return tuple((view, hashing.digest(view, (first,))) for view in views)
+    macs = [hashing.hasher(view) for view in views]
     for chunk in itertools.chain((first, second), chunks):
         for mac in macs:
             mac.update(chunk)

@@ -231,7 +231,7 @@ def _bytes(file: Path) -> bytes | None:
 def _uptime() -> tuple[str, int]:
     """The id of this boot, and the seconds since it began, time asleep included."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode("ascii").strip()
     except OSError:
         boot = ""
     return boot, int(time.clock_gettime(time.CLOCK_BOOTTIME))

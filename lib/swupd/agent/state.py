@@ -142,7 +142,7 @@ def leave(layout: Layout, version: int) -> None:
 
 def _number(file: Path) -> int:
     try:
-        text = file.read_text("ascii").strip()
+        text = file.read_bytes().decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return 0
     return int(text) if text.isdigit() and len(text) < 11 else 0

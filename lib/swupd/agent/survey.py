@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
-from swupd import paths, tree
+from swupd import hashing, paths
 from swupd.agent import confinement
 from swupd.agent.objects import XattrRule, digests
 from swupd.manifest import Entry
@@ -41,7 +41,7 @@ def look(root: Root, path: str, rule: XattrRule) -> tuple[str | None, dict[str, 
         return ("?" if root.exists(path) else None), {}
     if rule is XattrRule.UNKNOWN and node.xattrs:
         return node.kind, {name: view for view, name in digests(node, root.chunks(node), rule)}
-    return node.kind, {tree.digest(node, root.chunks(node)): node}
+    return node.kind, {hashing.digest(node, root.chunks(node)): node}
 
 
 def differing(

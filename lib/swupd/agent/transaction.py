@@ -141,7 +141,7 @@ def clear(place: Path) -> None:
 
 def _areas(root: Path) -> tuple[str, ...]:
     try:
-        lines = (folder(root) / "areas").read_text("ascii").splitlines()
+        lines = (folder(root) / "areas").read_bytes().decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError):
         return ("",)
     return tuple(sorted({"", *map(journal.unescape, lines)}))
@@ -161,7 +161,7 @@ def _read(root: Path) -> tuple[str, Journal | None]:
 def _check_areas(root: Path, found: Journal) -> None:
     for area in found.areas:
         try:
-            known = (folder(root, area) / "id").read_text("ascii").strip() == found.id
+            known = (folder(root, area) / "id").read_bytes().decode("ascii").strip() == found.id
         except (OSError, UnicodeDecodeError):
             known = False
         if not known:
@@ -264,7 +264,9 @@ def _forward(root: Root, made: Journal, progress: Callable[[], None]) -> None:
 def salvage(root: Root, made: Journal) -> None:
     """Brings what others made in new folders of a change that was undone into the tree that is back."""
     try:
-        known = frozenset(map(journal.unescape, (folder(root.path) / "changed").read_text("ascii").splitlines()))
+        known = frozenset(
+            map(journal.unescape, (folder(root.path) / "changed").read_bytes().decode("ascii").splitlines())
+        )
         for op in made.ops:
             if op.kind in {"add", "swap"}:
                 _salvage(root, os.fsencode(root.path) + paths.encode(op.new), op.path, known)

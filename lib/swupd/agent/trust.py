@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swupd import manifest, stream, tree
+from swupd import hashing, manifest, stream
 from swupd.errors import HashMismatch, InvalidOption, ManifestError, MomError, ServerUnreachable, SignatureError
 from swupd.manifest import Entry, Manifest
 
@@ -87,7 +87,7 @@ def bundle(data: bytes, entry: Entry, like: Iterable[Entry] = ()) -> Manifest:
 
     Raises HashMismatch, ManifestError.
     """
-    if tree.digest_manifest(data) != entry.digest:
+    if hashing.digest_manifest(data) != entry.digest:
         raise HashMismatch(
             f"the manifest of bundle {entry.name} (version {entry.version}) is not the one that the release names",
             "The server or its mirror is inconsistent; try again later or use another mirror.",

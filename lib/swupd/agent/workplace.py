@@ -65,6 +65,6 @@ class Workplace:
 def _boot() -> str:
     """Which boot this is."""
     try:
-        return _BOOT_ID.read_text("ascii").strip()
+        return _BOOT_ID.read_bytes().decode("ascii").strip()
     except OSError:
         return ""

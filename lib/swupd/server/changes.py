@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from swupd import paths, tree
+from swupd import hashing, paths
 from swupd.errors import InvalidFile, InvalidOption
 from swupd.manifest import FULL, MOM, ZERO, Entry, Manifest, ordered, serialize
 from swupd.server.bundles import BundleSpec, closures
@@ -72,7 +72,7 @@ def following(
         if base is not None and new is old:
             lines.append(_mom_line(base.mom, spec.name))
         else:
-            lines.append(Entry("M", tree.digest_manifest(serialize(new)), new.version, new.name))
+            lines.append(Entry("M", hashing.digest_manifest(serialize(new)), new.version, new.name))
     before = base.version if base is not None else 0
     mom = Manifest(
         name=MOM,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, stream, tree
+from swupd import archive, hashing, stream
 from swupd.errors import SwupdError
 from swupd.server import deltas, history, rootfs, writer
 from swupd.server.deltas import Pair
@@ -33,7 +33,7 @@ class Intake:
 def take(task: Intake) -> str:
     """The object's digest; its fullfile is in the folder `files` where the release needs it."""
     content = rootfs.content(task.root, task.node)
-    digest = tree.digest(task.node, [content])
+    digest = hashing.digest(task.node, [content])
     place = task.files / f"{digest}.tar"
     if digest != task.kept and not place.exists():
         writer.put(place, [archive.fullfile(digest, task.node, content, task.effort)])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from swupd import archive, manifest, signing, stream, tree
+from swupd import archive, hashing, manifest, signing, stream
 from swupd.errors import (
     ArchiveError,
     DownloadError,
@@ -261,7 +261,7 @@ class Trusted:
         data = manifest_bytes(self.store, line.version, line.name)
         if data is None:
             raise ManifestError(f"the stream has no {stream.manifest(line.version, line.name)}", _RESTORE)
-        if tree.digest_manifest(data) != line.digest:
+        if hashing.digest_manifest(data) != line.digest:
             raise HashMismatch(f"{stream.manifest(line.version, line.name)} is not what its MoM promises", _RESTORE)
         return data
 
@@ -315,7 +315,7 @@ def unpacked_object(packed: bytes, digest: str) -> tuple[Node, bytes]:
 def check_object(node: Node, content: bytes, digest: str) -> None:
     """Raises HashMismatch unless an object has a digest."""
     # Servers without xattrs hash none, whatever their archives carry.
-    if digest not in {tree.digest(node, [content]), tree.digest(node.without_xattrs(), [content])}:
+    if digest not in {hashing.digest(node, [content]), hashing.digest(node.without_xattrs(), [content])}:
         raise HashMismatch(f"what should be {digest} is another object")
 
 

@@ -11,7 +11,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
-from swupd import tree
+from swupd import hashing
 from swupd.errors import InvalidFile
 from swupd.server import rootfs
 from swupd.server.closure import Needs
@@ -60,7 +60,7 @@ def _of_elf(data: bytes) -> Needs:
 def image(source: Tree) -> Image:
     """What the checks compare of a root file system. Raises FolderError."""
     return Image(
-        digests={p: tree.digest(n, [rootfs.content(source.root, n)]) for p, n in source.nodes.items()},
+        digests={p: hashing.digest(n, [rootfs.content(source.root, n)]) for p, n in source.nodes.items()},
         links={p: n.target for p, n in source.nodes.items() if n.kind == "L"},
         users=_numbers(source, "/etc/passwd"),
         groups=_numbers(source, "/etc/group"),

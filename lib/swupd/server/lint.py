@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from swupd import archive, delta, manifest, signing, stream, tree
+from swupd import archive, delta, hashing, manifest, signing, stream
 from swupd.errors import FolderError, SwupdError
 from swupd.manifest import FULL, MOM, Entry, Manifest
 from swupd.server import held, history, rules, trustlint
@@ -117,7 +117,7 @@ class _Linter:
             if data is None:
                 self._say(ERROR, place, "is missing")
                 return None
-            if tree.digest_manifest(data) != line.digest:
+            if hashing.digest_manifest(data) != line.digest:
                 self._say(ERROR, place, "is not what the MoM promises: devices refuse it")
             found = manifest.parse(data, line.name, line.version)
         except SwupdError as e:

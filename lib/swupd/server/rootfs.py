@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import paths, tree
+from swupd import hashing, paths, tree
 from swupd.errors import FolderError, InvalidFile
 from swupd.server.work import Report
 from swupd.tree import Node, Root
@@ -151,7 +151,7 @@ def beginning(root: Path, node: Node, size: int) -> bytes:
 def checked_content(root: Path, node: Node, digest: str) -> bytes:
     """A file's content, which must still have a digest. Raises as `content`."""
     data = content(root, node)
-    if tree.digest(node, [data]) != digest:
+    if hashing.digest(node, [data]) != digest:
         raise _changed(node)
     return data
 
