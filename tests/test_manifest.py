@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -286,3 +287,18 @@ def test_entries_that_are_the_same_are_taken_over() -> None:
     assert read.entries[0] is old.entries[0] and read.entries[1] is not old.entries[1]
     moved = replace(new, entries=(Entry("F", "c" * 64, 20, "/a"), Entry("F", "b" * 64, 20, "/b")))
     assert manifest.parse(manifest.serialize(moved), "os-core", like=old.entries) == moved
+
+
+def test_a_manifest_is_not_held_as_text_while_it_is_read() -> None:
+    count = 20_000
+    entries = [Entry("F", f"{n:064x}", 10, f"/usr/lib/a-name-of-some-length-{n}") for n in range(count)]
+    data = manifest.serialize(Manifest("os-core", 30, 10, entries=tuple(entries)))
+    tracemalloc.start()
+    try:
+        taken = manifest.parse(data, "os-core", like=entries)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken.entries == tuple(entries)
+    # A table of the entries by name and two lists of pointers: 16 + 8 bytes and what they are grown by.
+    assert peak < 120 * count < len(data) + 120 * count

@@ -104,19 +104,20 @@ def unfolded(old: BinaryIO, fold: Fold) -> Iterator[bytes]:
 
 def folded(chunks: Iterable[bytes], start: int, end: int) -> Iterator[bytes]:
     """A file again, out of its unfolded form in which bytes start to end are the payload."""
-    at, waiting = 0, bytearray()
+    at, block, filled = 0, bytearray(min(_BLOCK, end - start)), 0
     for chunk in chunks:
         before, middle = max(0, min(start - at, len(chunk))), max(0, min(end - at, len(chunk)))
         if before:
             yield chunk[:before]
-        waiting += chunk[before:middle]
-        while len(waiting) >= _BLOCK:
-            yield _compressed(bytes(waiting[:_BLOCK]))
-            del waiting[:_BLOCK]
+        taken = before
+        while taken < middle:
+            piece = min(middle - taken, len(block) - filled)
+            block[filled : filled + piece] = memoryview(chunk)[taken : taken + piece]
+            taken, filled = taken + piece, filled + piece
+            if filled == len(block) or at + taken == end:
+                yield from _compressed(memoryview(block)[:filled])
+                filled = 0
         at += len(chunk)
-        if at >= end and waiting:
-            yield _compressed(bytes(waiting))
-            waiting.clear()
         if middle < len(chunk) and at > end:
             yield chunk[middle:]
 
@@ -143,9 +144,10 @@ def _payload(data: bytes) -> tuple[int, int, bytes] | None:
     return (start, at, b"".join(blocks)) if blocks else None
 
 
-def _compressed(block: bytes) -> bytes:
+def _compressed(block: memoryview) -> Iterator[bytes]:
     data: bytes = _lz4().compress(block, mode="high_compression", compression=_LEVEL, store_size=False)
-    return _LENGTH.pack(len(data)) + data
+    yield _LENGTH.pack(len(data))
+    yield data
 
 
 def _decompress(block: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths
@@ -14,6 +14,8 @@ FULL = "full"
 OS_CORE = "os-core"
 ZERO = "0" * 64
 MAX_LINE = 8192
+_PIECE = 65536
+"""Bytes of a manifest that are text at a time."""
 
 _HEX = "0123456789abcdef"
 _USUAL = frozenset({"F...", "D...", "L...", "M...", ".d..", ".g.."})
@@ -151,11 +153,10 @@ def parse(data: bytes, name: str, version: int | None = None, like: Iterable[Ent
     are taken over, which saves time and memory.
     Raises ManifestError. Unknown header keys and flags are kept, as clients from 3.20 on do.
     """
-    head, blank, body = data.partition(b"\n\n")
-    if not blank and not data.endswith(b"\n"):
+    end = data.find(b"\n\n")
+    if end < 0 and not data.endswith(b"\n"):
         raise ManifestError(f"manifest {name} is cut off")
-    lines = paths.decode(head).split("\n")
-    keys = _header(name, lines if blank else lines[:-1])
+    keys = _header(name, paths.decode(data[:end]).split("\n"))
     manifest = Manifest(
         name=name,
         format=_number(name, keys, "MANIFEST"),
@@ -166,12 +167,20 @@ def parse(data: bytes, name: str, version: int | None = None, like: Iterable[Ent
         contentsize=_number(name, keys, "contentsize", 0),
         includes=tuple(keys.pop("includes", ())),
         also_add=tuple(keys.pop("also-add", ())),
-        entries=_entries(name, body, {entry.name: entry for entry in like}),
+        entries=_entries(name, data, len(data) if end < 0 else end + 2, {entry.name: entry for entry in like}),
         extra=tuple((key, value) for key, values in keys.items() if key != "filecount" for value in values),
     )
     if version is not None and manifest.version != version:
         raise ManifestError(f"manifest {name} says version {manifest.version} where {version} was asked for")
     return manifest
+
+
+def _lines(data: bytes, start: int) -> Iterator[str]:
+    """The lines from a byte on, the last of which is ended. Not all at once: as text they take much room."""
+    while start < len(data):
+        end = data.find(b"\n", min(start + _PIECE, len(data) - 1))
+        yield from paths.decode(data[start:end]).split("\n")
+        start = end + 1
 
 
 def _header(name: str, lines: list[str]) -> dict[str, list[str]]:
@@ -196,13 +205,12 @@ def _number(name: str, keys: dict[str, list[str]], key: str, default: int | None
     return int(text)
 
 
-def _entries(name: str, body: bytes, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
-    if not body:
-        return ()
-    if not body.endswith(b"\n"):
+def _entries(name: str, data: bytes, start: int, known: Mapping[str, Entry]) -> tuple[Entry, ...]:
+    """The entries from a byte on."""
+    if start < len(data) and not data.endswith(b"\n"):
         raise ManifestError(f"manifest {name} is cut off")
     entries = []
-    for line in paths.decode(body[:-1]).split("\n"):
+    for line in _lines(data, start):
         fields = line.split("\t", 3)
         if len(fields) != 4 or len(fields[0]) != 4 or len(line) > MAX_LINE:
             raise ManifestError(f"manifest {name} has a malformed entry: {line[:120]!r}")

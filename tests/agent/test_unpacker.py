@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, tree
+from swupd import archive, delta, folding, tree
 from swupd.agent import unpacker
 from swupd.agent.unpacker import Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
 from tests.agent.devices import Device
 from tests.agent.test_attacks import info, replace_packs, tar
+from tests.test_folding import kernel, payload
 
 NOISE = random.Random(8).randbytes(400_000)
 LIMIT = 2**24
@@ -130,6 +131,27 @@ def test_deltas_are_applied(made: Unpacker, tmp_path: Path) -> None:
         with pytest.raises(ArchiveError) as found:
             made.apply(bad, old_bytes)
         assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.skipif(not folding.variant(), reason="there is no LZ4 library")
+def test_kernels_are_unfolded(made: Unpacker, tmp_path: Path) -> None:
+    pytest.importorskip("hdiffpatch", reason="folded deltas are made by hdiffpatch")
+    inside = payload(5, 300_000)
+    (tmp_path / "old").write_bytes(kernel(inside))
+    packed = folding.make(kernel(inside), kernel(inside + b"more"), 0o100600, 0, 0)
+    assert packed is not None
+    head = packed[: folding.HEAD_SIZE]
+    for way in (Here(), made):
+        with (tmp_path / "old").open("rb") as old, way.unfolding(head, old) as chunks:
+            assert inside in b"".join(chunks)
+        (tmp_path / "half").write_bytes(kernel(inside)[: len(kernel(inside)) // 2])
+        for wrong, problem in ((b"no header" * 9, "does not say"), (head, "not folded")):
+            with (
+                (tmp_path / "half").open("rb") as old,
+                pytest.raises(ArchiveError, match=problem),
+                way.unfolding(wrong, old) as chunks,
+            ):
+                list(chunks)
 
 
 def test_an_owner_beyond_all_numbers_in_a_delta_is_an_error(made: Unpacker) -> None:

@@ -256,7 +256,7 @@ class Fetcher:
         try:
             with (
                 opened,
-                unfolded(old_file, patch, self.state.layout.cache) as old_form,
+                unfolded(old_file, patch, self.state.layout.cache, self.unpacker.unfolding) as old_form,
                 self.unpacker.patching(patch, old_form, self.limits.file) as answer,
             ):
                 yield

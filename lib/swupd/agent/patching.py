@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from typing import BinaryIO
@@ -19,6 +19,9 @@ _IN_MEMORY = 256 * stream.KIB
 _HELD = 8
 AHEAD = 2
 """How many small deltas are being applied at a time."""
+
+Unfolding = Callable[[bytes, BinaryIO], AbstractContextManager[Iterator[bytes]]]
+"""What unfolds a file as the header of a delta says."""
 
 
 class Patching:
@@ -90,18 +93,20 @@ def held(member: Member, folder: os.PathLike[str]) -> AbstractContextManager[Bin
 
 
 @contextlib.contextmanager
-def unfolded(old: BinaryIO, patch: BinaryIO | bytes, folder: os.PathLike[str]) -> Iterator[BinaryIO]:
+def unfolded(
+    old: BinaryIO, patch: BinaryIO | bytes, folder: os.PathLike[str], unfolding: Unfolding
+) -> Iterator[BinaryIO]:
     """What a delta is to be applied to: a file, or its unfolded form. Raises ArchiveError."""
     if isinstance(patch, bytes):
         head = patch[: folding.HEAD_SIZE]
     else:
         patch.seek(0)
         head = patch.read(folding.HEAD_SIZE)
-    fold = folding.parse(head)
-    if fold is None:
+    if folding.parse(head) is None:
         yield old
         return
     with tempfile.TemporaryFile(dir=folder) as file:
-        file.writelines(folding.unfolded(old, fold))
+        with unfolding(head, old) as chunks:
+            file.writelines(chunks)
         file.flush()
         yield file

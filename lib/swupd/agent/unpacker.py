@@ -35,7 +35,7 @@ from swupd.tree import Node
 _REQUEST = struct.Struct("<cQQQ")
 """What to do, the most bytes to give, and how many bytes of input follow: first and second. Else they are files."""
 _FRAME = struct.Struct("<cI")
-_UNPACK, _PATCH = b"U", b"P"
+_UNPACK, _PATCH, _UNFOLD = b"U", b"P", b"F"
 _MEMBER, _CONTENT, _END, _ERROR = b"M", b"C", b"E", b"X"
 _MAX_MEMBER = 16 * MIB
 _MAX_ERROR = 4096
@@ -65,6 +65,7 @@ class Unpacks(Protocol):
     def patching(
         self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int
     ) -> AbstractContextManager[Answer]: ...
+    def unfolding(self, head: bytes, old: BinaryIO) -> AbstractContextManager[Iterator[bytes]]: ...
     def apply(self, patch: bytes, old: bytes, limit: int = ...) -> Patched: ...
     def rest(self) -> None: ...
 
@@ -87,6 +88,11 @@ class Here:
         """
         opened = [io.BytesIO(file) if isinstance(file, bytes) else file for file in (patch, old)]
         yield lambda: _patched(opened[0], opened[1], limit)
+
+    @contextlib.contextmanager
+    def unfolding(self, head: bytes, old: BinaryIO) -> Iterator[Iterator[bytes]]:
+        """The old file of a folded delta, unfolded as the delta's header says. Raises ArchiveError."""
+        yield iter(_unfolded(head, old).content)
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As delta.apply."""
@@ -135,6 +141,16 @@ class Unpacker:
             worker.ask(_PATCH, limit, inline, files)
             found = worker.members(min(limit, MAX_DELTA_RESULT))
             yield lambda: _only_file(found)
+            for _ in found:
+                raise _malformed()
+
+    @contextlib.contextmanager
+    def unfolding(self, head: bytes, old: BinaryIO) -> Iterator[Iterator[bytes]]:
+        """As Here.unfolding. Here, too, since it takes memory: blocks are large."""
+        with self._worker(_PATCH) as worker:
+            worker.ask(_UNFOLD, MAX_DELTA_RESULT, (head, b""), [old.fileno()])
+            found = worker.members(MAX_DELTA_RESULT)
+            yield iter(_only_file(found).content)
             for _ in found:
                 raise _malformed()
 
@@ -390,6 +406,8 @@ def _work(channel: socket.socket, memory: int) -> None:
                     source = files[0] if files else io.BytesIO(inline[0])
                     for member in archive.members(source, limit):
                         _tell(answer, member)
+                elif what == _UNFOLD:
+                    _tell(answer, _unfolded(inline[0], files[0]))
                 else:
                     old = files.pop() if files else io.BytesIO(inline[1])
                     _tell(answer, _patched(files.pop() if files else io.BytesIO(inline[0]), old, limit))
@@ -418,6 +436,14 @@ def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
     except ValueError as e:
         raise ArchiveError(f"the delta makes something impossible: {e}") from e
     return Member("", node, made.chunks if fold is None else folding.folded(made.chunks, fold.new_start, fold.new_end))
+
+
+def _unfolded(head: bytes, old: BinaryIO) -> Member:
+    """A file without a name, whose size nobody has counted."""
+    fold = folding.parse(head)
+    if fold is None:
+        raise ArchiveError("the delta does not say how to unfold")
+    return Member("", Node("/", "F", stat.S_IFREG), folding.unfolded(old, fold))
 
 
 def _size(file: BinaryIO) -> int:
