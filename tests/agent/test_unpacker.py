@@ -238,7 +238,9 @@ def test_a_worker_that_is_killed_is_an_error_and_the_next_one_works(made: Unpack
     with pytest.raises(ArchiveError, match="was ended by it"):
         members(made, ODD)
     assert members(made, ODD)
-    with pytest.raises(ArchiveError, match="was ended by it"), made.members(ODD, LIMIT) as found:
+    # More than it can have told before it is killed.
+    long = tar([info(f"staged/{n}", content=NOISE) for n in range(9)])
+    with pytest.raises(ArchiveError, match="was ended by it"), made.members(long, LIMIT) as found:
         for _ in found:
             os.kill(worker_of(made), signal.SIGKILL)
     assert members(made, ODD)
