@@ -564,3 +564,7 @@ def test_a_zero_pack_compresses_only_what_changed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(packs, "compress", lambda data, *how: (sizes.append(len(data)), compress(data, *how))[1])
     builders.release(tmp_path, 20, small | {"/usr/share/7": "other"}, content, previous_versions=1)
     assert sum(sizes) < sum(len(str(text)) for text in small.values()) / 2
+    # What says which release it is changes in each, and takes no others with it.
+    sizes.clear()
+    builders.release(tmp_path, 30, small | {"/usr/share/7": "other"}, content, previous_versions=1)
+    assert 0 < sum(sizes) < 20_000

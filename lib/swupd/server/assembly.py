@@ -309,7 +309,9 @@ def _write_manifests(draft: Draft, report: Report) -> None:
 def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> None:
     version = draft.release.version
     draft.staging.write(stream.manifest(version, name), [data])
-    packed = archive.manifest_tar(f"Manifest.{name}", data, others)
+    # Only the search of old clients fetches the one of all files.
+    effort = Effort.FAST if name == FULL else Effort.LISTS
+    packed = archive.manifest_tar(f"Manifest.{name}", data, others, effort)
     draft.staging.write(stream.manifest_tar(version, name), [packed])
 
 

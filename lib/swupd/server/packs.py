@@ -17,6 +17,7 @@ from swupd.xz import Effort, compress
 
 DELTA_GROUP = 32 * MIB
 """Deltas hold their blocks as they are, where these are small; so they are many bytes of which few are left."""
+_OFTEN = (paths.OS_RELEASE, paths.VERSIONSTAMP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,11 @@ def pieces(
         groups = archive.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
     else:
-        yield from (Small(group, earlier, effort.plain) for group in archive.grouped(small))
+        # What every release changes takes no others with it.
+        often = [m for m in small if m[1].path in _OFTEN]
+        seldom = [m for m in small if m[1].path not in _OFTEN]
+        by_themselves = [Group((m,)) for m in often]
+        yield from (Small(group, earlier, effort.plain) for group in (*archive.grouped(seldom), *by_themselves))
     yield from (Solid(o, earlier, effort.plain) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
 
