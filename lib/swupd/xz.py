@@ -32,7 +32,7 @@ class Effort(enum.Enum):
 
 _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 32, "depth": 8},
-    Effort.BEST: {"pb": 0, "nice_len": 273},
+    Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 273, "depth": 256},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 8},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "mode": lzma.MODE_FAST},
 }
