@@ -139,7 +139,7 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         "--effort",
         choices=[Effort.BEST.value, Effort.FAST.value],
         default=Effort.BEST.value,
-        help="small downloads, or a release in half of the time (%(default)s)",
+        help="small downloads, or a release in about half the time (%(default)s)",
     )
     parser.set_defaults(run=_publish)
 
