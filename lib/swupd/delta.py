@@ -1,4 +1,7 @@
-"""Bytes and bytes to a delta, and back: the container of swupd's bsdiff (stream format, section 4).
+"""Bytes and bytes to a delta, and back: the container of swupd's bsdiff (stream format, section 4), in two forms.
+
+The plain form is what all clients read. In the form of runs the diff block is in pairs (see runs), which is smaller and
+made sooner; only this project's agent reads it (docs/adr/0014).
 
 Deltas are applied piece by piece, so that memory does not grow with the files. Compressed blocks are written with xz
 alone: zlib's output depends on the build of the library, and bzip2 takes a device twice the time for no gain.
@@ -7,6 +10,7 @@ alone: zlib's output depends on the build of the library, and bzip2 takes a devi
 from __future__ import annotations
 
 import bz2
+import enum
 import io
 import lzma
 import re
@@ -18,12 +22,14 @@ from typing import BinaryIO
 
 import bsdiff4.core
 
-from swupd import matching, xz
+from swupd import matching, runs, xz
 from swupd.errors import ArchiveError
 from swupd.stream import MAX_DELTA_RESULT, MIB
 from swupd.xz import Effort
 
 _LARGE = struct.Struct("<8sBIQQQQQIIIH")
+_RUNS = struct.Struct("<8sBIQQQQQIIIHx")
+"""The same, and a byte that makes it even: pairs begin where the compressor knows them for such."""
 _SMALL = struct.Struct("<8sBBHHHHIIIH")
 _NAME = re.compile(r"(?:[0-9]+-[0-9]+-)?([0-9a-f]{64})-([0-9a-f]{64})", re.ASCII)
 _TRIPLE = struct.Struct("<qqq")
@@ -35,8 +41,17 @@ _BATCH = MIB
 """Bytes of the new file that are made at a time."""
 _TRIPLES = 4096
 _FEED = 64 * 1024
+_PAIRS = 16 * 1024
+"""Bytes of pairs that are expanded at a time."""
 _CONTROL_SLACK = 4096
 """Writers give up where the control block is larger than the new file and a few bytes (4.3)."""
+
+
+class Form(enum.Enum):
+    """How the diff block is written: as it is, or in runs."""
+
+    PLAIN = "plain"
+    RUNS = "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +86,63 @@ def parse_name(text: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def make(
-    old: bytes, new: bytes, mode: int, uid: int, gid: int, loose: int = 0, effort: Effort = Effort.NORMAL
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two files, and how the one is made out of the other, whatever the form of the delta."""
+
+    old: bytes
+    new: bytes
+    blocks: matching.Blocks
+
+
+def compare(old: bytes, new: bytes) -> Comparison | None:
+    """How to make new out of old, None where no delta pays (4.3: empty old, small or unlike new)."""
+    if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
+        return None
+    found = matching.blocks(old, new)
+    return Comparison(old, new, found) if len(found.control) <= len(new) else None
+
+
+def pack(
+    compared: Comparison,
+    mode: int,
+    uid: int,
+    gid: int,
+    loose: int = 0,
+    effort: Effort = Effort.NORMAL,
+    form: Form = Form.PLAIN,
 ) -> bytes | None:
-    """A delta that turns old into new, or None where none pays (4.3: empty old, small or unlike new).
+    """The delta of two files in a form, None where it does not pay.
 
     mode: st_mode of the new file with type bits.
     loose: blocks of at most so many bytes stay as they are, for what is compressed together with others.
     effort: how hard to try with the rest.
     """
-    if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
-        return None
-    found = matching.blocks(old, new)
-    if len(found.control) > len(new):
-        return None
+    old, new, blocks = compared.old, compared.new, compared.blocks
     stored = (
-        _pack_block(found.control, False, loose, effort),
-        _pack_block(found.diff, True, loose, effort),
-        _pack_block(found.extra, True, loose, effort),
+        _pack_block(blocks.control, False, loose, effort),
+        _pack_runs(blocks.diff, loose) if form is Form.RUNS else _pack_block(blocks.diff, True, loose, effort),
+        _pack_block(blocks.extra, True, loose, effort),
     )
-    delta = _header(old, new, mode, uid, gid, stored) + b"".join(block for _, block in stored)
+    delta = _header(old, new, mode, uid, gid, stored, form) + b"".join(block for _, block in stored)
     if not loose and len(delta) > 0.9 * len(new):
         return None
     return delta if apply(delta, old).content == new else None
+
+
+def make(
+    old: bytes,
+    new: bytes,
+    mode: int,
+    uid: int,
+    gid: int,
+    loose: int = 0,
+    effort: Effort = Effort.NORMAL,
+    form: Form = Form.PLAIN,
+) -> bytes | None:
+    """A delta that turns old into new, as pack gives it; None where compare or pack gives none."""
+    compared = compare(old, new)
+    return None if compared is None else pack(compared, mode, uid, gid, loose, effort, form)
 
 
 def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
@@ -122,16 +171,21 @@ def patch(
     for stored in head.blocks:
         sections.append(_Section(delta, at, stored))
         at += stored
-    most = (head.new + _CONTROL_SLACK, head.new, head.new)
+    most = (head.new + _CONTROL_SLACK, head.new * (runs.PAIR if head.form is Form.RUNS else 1), head.new)
     control, diff, extra = (
         _Block(section, how, limit) for section, how, limit in zip(sections, head.encodings, most, strict=True)
     )
-    return Patch(head.new, head.mode, head.uid, head.gid, _patched(head, control, diff, extra, old))
+    added = _Runs(diff, head.new) if head.form is Form.RUNS and not diff.zeros else diff
+    return Patch(head.new, head.mode, head.uid, head.gid, _patched(head, control, added, extra, old))
 
 
-def _header(old: bytes, new: bytes, mode: int, uid: int, gid: int, stored: tuple[tuple[str, bytes], ...]) -> bytes:
+def _header(
+    old: bytes, new: bytes, mode: int, uid: int, gid: int, stored: tuple[tuple[str, bytes], ...], form: Form
+) -> bytes:
     bits = sum(1 << (shift + _ENCODINGS[how]) for shift, (how, _) in zip(_SHIFTS, stored, strict=True))
     sizes = [len(block) for _, block in stored]
+    if form is Form.RUNS:
+        return _RUNS.pack(b"SWUPDRNS", _RUNS.size, *sizes, len(old), len(new), 0, mode, uid, gid, bits)
     if max(len(old), len(new), sizes[1], sizes[2]) < 65536 and sizes[0] < 256:
         return _SMALL.pack(b"BSDIFF4V", _SMALL.size, *sizes, len(old), len(new), mode, uid, gid, bits)
     return _LARGE.pack(b"BSDIFF4U", _LARGE.size, *sizes, len(old), len(new), 0, mode, uid, gid, bits)
@@ -149,15 +203,19 @@ class _Head:
     mode: int
     uid: int
     gid: int
+    form: Form = Form.PLAIN
 
 
 def _read_header(delta: BinaryIO, size: int, start: int) -> _Head:
     delta.seek(start)
-    data = delta.read(_LARGE.size)
+    data = delta.read(_RUNS.size)
     magic = data[:8]
+    form = Form.RUNS if magic == b"SWUPDRNS" else Form.PLAIN
     try:
         if magic == b"BSDIFF4U":
             _, at, control, diff, extra, old, new, _, mode, uid, gid, bits = _LARGE.unpack_from(data)
+        elif form is Form.RUNS:
+            _, at, control, diff, extra, old, new, _, mode, uid, gid, bits = _RUNS.unpack_from(data)
         elif magic == b"BSDIFF4V":
             _, at, control, diff, extra, old, new, mode, uid, gid, bits = _SMALL.unpack_from(data)
         else:
@@ -168,7 +226,7 @@ def _read_header(delta: BinaryIO, size: int, start: int) -> _Head:
     if size != at + control + diff + extra:
         raise ArchiveError("the delta's length differs from what its header says")
     encodings = tuple(_encoding(bits >> shift & 31, shift != 0) for shift in _SHIFTS)
-    return _Head(at, (control, diff, extra), encodings, old, new, mode, uid, gid)
+    return _Head(at, (control, diff, extra), encodings, old, new, mode, uid, gid, form)
 
 
 def _encoding(bits: int, may_be_zeros: bool) -> str:
@@ -187,6 +245,13 @@ def _pack_block(block: bytes, may_be_zeros: bool, loose: int, effort: Effort) ->
         return "none", block
     packed = xz.compress(block, effort)
     return ("xz", packed) if len(packed) < len(block) else ("none", block)
+
+
+def _pack_runs(diff: bytes, loose: int) -> tuple[str, bytes]:
+    """A diff block in runs; as zeros where it is nothing else."""
+    if not diff.strip(b"\0"):
+        return _pack_block(diff, True, loose, Effort.RUNS)
+    return _pack_block(runs.pack(diff), False, loose, Effort.RUNS)
 
 
 @dataclass
@@ -282,33 +347,64 @@ class _Block:
             raise ArchiveError(f"a block of the delta is damaged: {e}") from e
         return b""
 
-    def exactly(self, size: int) -> bytes:
-        """So many bytes. Raises ArchiveError where there are fewer."""
-        data = self.read(size)
-        if len(data) != size:
-            raise ArchiveError("a block of the delta is too short")
+    @property
+    def zeros(self) -> bool:
+        """Whether it is nothing else, and may have been promised more of them than are wanted."""
+        return self._zeros >= 0
+
+
+class _Runs:
+    """A diff block in runs while it is unpacked, of at most limit bytes as a diff."""
+
+    zeros = False
+
+    def __init__(self, pairs: _Block, limit: int) -> None:
+        self._pairs, self._limit = pairs, limit
+        self._waiting = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """So many bytes of the diff, fewer only at the end. Raises ArchiveError."""
+        while len(self._waiting) < size and (pairs := self._pairs.read(_PAIRS)):
+            if len(pairs) % runs.PAIR:
+                raise ArchiveError("a block of the delta is cut off")
+            diff = runs.expand(pairs)
+            self._limit -= len(diff)
+            if self._limit < 0:
+                raise ArchiveError("a block of the delta is larger than the file it makes")
+            self._waiting += diff
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
         return data
 
-    def end(self) -> None:
-        """Raises ArchiveError where there is more; zeros may have been promised more."""
-        if self._zeros < 0 and self.read(1):
-            raise ArchiveError("a block of the delta has a length that its control block contradicts")
+
+def _exactly(block: _Block | _Runs, size: int) -> bytes:
+    """So many bytes of a block. Raises ArchiveError where there are fewer."""
+    data = block.read(size)
+    if len(data) != size:
+        raise ArchiveError("a block of the delta is too short")
+    return data
+
+
+def _end(block: _Block | _Runs) -> None:
+    """Raises ArchiveError where there is more in a block."""
+    if not block.zeros and block.read(1):
+        raise ArchiveError("a block of the delta has a length that its control block contradicts")
 
 
 _Step = tuple[int, int, int]
 """(old, add, copy): add so many bytes to those of the old file from `old` on, then copy so many."""
 
 
-def _patched(head: _Head, control: _Block, diff: _Block, extra: _Block, old: BinaryIO) -> Iterator[bytes]:
+def _patched(head: _Head, control: _Block, diff: _Block | _Runs, extra: _Block, old: BinaryIO) -> Iterator[bytes]:
     for batch in _batches(_steps(head, control)):
         added, copied = sum(add for _, add, _ in batch), sum(copy for _, _, copy in batch)
         before, triples = _old_bytes(batch, old)
         try:
-            yield bsdiff4.core.patch(before, added + copied, triples, diff.exactly(added), extra.exactly(copied))
+            yield bsdiff4.core.patch(before, added + copied, triples, _exactly(diff, added), _exactly(extra, copied))
         except ValueError as e:
             raise ArchiveError(f"the delta does not fit: {e}") from e
-    diff.end()
-    extra.end()
+    _end(diff)
+    _end(extra)
 
 
 def _steps(head: _Head, control: _Block) -> Iterator[_Step]:

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from swupd import delta
+from swupd.delta import Form
 from swupd.errors import ArchiveError
 from swupd.stream import MAX_DELTA_RESULT, MIB
 from swupd.xz import Effort
 
+RUNS = "runs"
+"""What the names of packs say whose deltas are in runs; the LZ4 library follows where some of them are folded."""
 _MAGIC = b"SWUPDLZ4"
 _HEAD = struct.Struct("<8sQQQQQ")
 _LEGACY = b"\x02\x21\x4c\x18"
@@ -41,13 +44,19 @@ class Fold:
 HEAD_SIZE = _HEAD.size
 
 
-def variant() -> str:
-    """What the names of packs with such deltas say, "" where there is no LZ4 library."""
+def library() -> str:
+    """The LZ4 library's name and release, "" where there is none."""
     try:
         import lz4  # noqa: PLC0415 - not every device has it, and few commands need it
     except ImportError:
         return ""
     return f"lz4-{lz4.library_version_string()}"
+
+
+def variants() -> tuple[str, ...]:
+    """What the names of packs in runs say that can be used here, the smallest pack first."""
+    with_library = (f"{RUNS}.{library()}",) if library() else ()
+    return (*with_library, RUNS)
 
 
 def parse(head: bytes) -> Fold | None:
@@ -62,7 +71,7 @@ def parse(head: bytes) -> Fold | None:
     return fold
 
 
-def make(old: bytes, new: bytes, mode: int, uid: int, gid: int, effort: Effort = Effort.BEST) -> bytes | None:
+def make(old: bytes, new: bytes, mode: int, uid: int, gid: int) -> bytes | None:
     """A folded delta, None where the files are no such kernels, or cannot be folded to the same bytes."""
     before, after = _payload(old), _payload(new)
     if before is None or after is None:
@@ -71,7 +80,8 @@ def make(old: bytes, new: bytes, mode: int, uid: int, gid: int, effort: Effort =
     plain = new[:new_start] + new_plain + new[new_end:]
     if b"".join(folded([plain], new_start, new_start + len(new_plain))) != new:
         return None
-    inner = delta.make(old[:old_start] + old_plain + old[old_end:], plain, mode, uid, gid, effort=effort)
+    before_plain = old[:old_start] + old_plain + old[old_end:]
+    inner = delta.make(before_plain, plain, mode, uid, gid, effort=Effort.BEST, form=Form.RUNS)
     if inner is None:
         return None
     fold = (old_start, old_end, new_start, new_start + len(new_plain), len(new))

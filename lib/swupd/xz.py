@@ -15,25 +15,30 @@ LARGEST_DICTIONARY = 8 * MIB
 class Effort(enum.Enum):
     """How hard to try.
 
-    BEST is for deltas, which are mostly runs of zeros: those want long matches. LISTS is for manifests: half the time
-    for fewer bytes.
+    BEST is for plain deltas, which are mostly runs of zeros: those want long matches. RUNS is for diffs in runs: every
+    other byte is of the same kind. LISTS is for manifests: half the time for fewer bytes. PACKED is for what is
+    compressed already.
     """
 
     NORMAL = "normal"
     BEST = "best"
+    RUNS = "runs"
     FAST = "fast"
+    PACKED = "packed"
     LISTS = "lists"
 
     @property
     def plain(self) -> Effort:
         """The same for what is no delta."""
-        return Effort.NORMAL if self is Effort.BEST else self
+        return self if self is Effort.FAST else Effort.NORMAL
 
 
 _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 32, "depth": 8},
-    Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 273, "depth": 256},
+    Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 128, "depth": 16},
+    Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 8},
+    Effort.PACKED: {"mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8, "depth": 1},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "mode": lzma.MODE_FAST},
 }
 

@@ -55,7 +55,7 @@ def packs(asked: set[str]) -> set[str]:
 
 
 def test_the_pack_with_the_folded_delta_is_a_fraction_and_is_taken(www: Path, tmp_path: Path) -> None:
-    name = f"20/pack-os-core-from-10.{folding.variant()}.tar"
+    name = f"20/pack-os-core-from-10.{folding.variants()[0]}.tar"
     asked = update(www, tmp_path)
     assert packs(asked) == {name}
     assert not {path for path in asked if "/files/" in path}
@@ -65,14 +65,14 @@ def test_the_pack_with_the_folded_delta_is_a_fraction_and_is_taken(www: Path, tm
 def test_a_device_without_the_library_takes_the_plain_pack(
     www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "variant", lambda: "")
+    monkeypatch.setattr(folding, "library", lambda: "")
     assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
 
 
 def test_a_device_with_another_release_of_the_library_takes_the_plain_pack(
     www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "variant", lambda: "lz4-0.0.1")
+    monkeypatch.setattr(folding, "library", lambda: "lz4-0.0.1")
     assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
 
 

@@ -22,6 +22,7 @@ from swupd.agent.objects import XattrRule
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State
 from swupd.agent.unpacker import Here
+from swupd.delta import Form
 from swupd.errors import DocumentError
 from swupd.publickey import PublicKey
 from tests.fuzz import corpus
@@ -176,6 +177,17 @@ def _small(data: bytes) -> None:
     delta.apply(data, (bytes(range(256)) * 257)[:size], _LIMIT)
 
 
+def _deltas_in_runs(found: Corpus) -> list[bytes]:
+    old = bytes(range(256)) * 8
+    news = (old[:150] + b"changed" + old[160:], bytes(b ^ (n % 7 == 0) for n, b in enumerate(old)), old)
+    made = [delta.make(old, new, 0o100644, 0, 0, loose, form=Form.RUNS) for new in news for loose in (0, 1 << 20)]
+    return [data for data in made if data]
+
+
+def _in_runs(data: bytes) -> None:
+    delta.apply(data, bytes(range(256)) * 8, _LIMIT)
+
+
 _BEFORE, _AFTER = b"MZ\x02\x21\x4c\x18", bytes(20)
 
 
@@ -193,14 +205,14 @@ def _kernel(version: int) -> bytes:
 
 def _folded_deltas(found: Corpus) -> list[bytes]:
     old, new = (_BEFORE + _payload(version) + _AFTER for version in (1, 2))
-    inner = delta.make(old, new, 0o100600, 0, 0) or b""
+    inner = delta.make(old, new, 0o100600, 0, 0, form=Form.RUNS) or b""
     end = len(_kernel(1)) - len(_AFTER)
     return [struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner]
 
 
 def _folded(data: bytes) -> None:
     fold = folding.parse(data)
-    if fold is not None and folding.variant():
+    if fold is not None and folding.library():
         plain = b"".join(folding.unfolded(io.BytesIO(_kernel(1)), fold))
         made = delta.patch(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
         for _ in folding.folded(made.chunks, fold.new_start, fold.new_end):
@@ -378,6 +390,7 @@ TARGETS: tuple[Target, ...] = (
         "delta-large", lambda c: [d for _, d in c.deltas() if d.startswith(b"BSDIFF4U")], _deltas, False, corpus.DELTAS
     ),
     Target("delta-small", _small_deltas, _pure(_small), False, corpus.DELTAS),
+    Target("delta-runs", _deltas_in_runs, _pure(_in_runs)),
     Target("delta-folded", _folded_deltas, _pure(_folded)),
     Target("manifest-delta", lambda c: c.files("20/Manifest-*-delta-from-*"), _manifest_deltas),
     Target(

@@ -60,5 +60,6 @@ def test_a_delta_must_be_smaller_than_the_fullfile() -> None:
     old, new = bytes(range(256)) * 8, bytes(range(256)) * 8 + b"x"
     nodes = file_node("/x", 0o644, len(old)), file_node("/x", 0o644, len(new))
     made = deltas.make((nodes[0], old), (nodes[1], new), 10_000, Effort.BEST)
-    assert made is not None
-    assert deltas.make((nodes[0], old), (nodes[1], new), 60, Effort.BEST) is None
+    assert made.plain is not None
+    assert made.runs is not None
+    assert deltas.make((nodes[0], old), (nodes[1], new), 60, Effort.BEST) == deltas.Made()

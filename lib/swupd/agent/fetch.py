@@ -348,8 +348,7 @@ def _sum(hops: Iterable[Hop]) -> int:
 
 def chosen(source: Origin, pack: Pack) -> Hop:
     """The smallest form of a pack that the server has and this device can use."""
-    variant = folding.variant() if pack.from_version else ""
-    if variant:
+    for variant in folding.variants() if pack.from_version else ():
         name = stream.pack(pack.bundle, pack.to_version, pack.from_version, variant)
         size = source.size(name)
         if size is not None:

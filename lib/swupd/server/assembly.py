@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from swupd import archive, delta, folding, manifest, signing, stream
+from swupd.delta import Form
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
 from swupd.server import changes, deltas, fullfiles, measuring, packs, rootfs
@@ -83,14 +84,21 @@ class Published:
 
 @dataclass(frozen=True)
 class _Pack:
-    """A pack to make: of a manifest, from an older manifest of the bundle or (None) from nothing."""
+    """A pack to make: of a manifest, from an older manifest of the bundle or (None) from nothing, with such deltas."""
 
     new: Manifest
     old: Manifest | None
+    form: Form = Form.PLAIN
 
-    @property
-    def name(self) -> str:
-        return stream.pack(self.new.name, self.new.version, self.old.version if self.old is not None else 0)
+    def name(self, sizes: Mapping[tuple[str, str], DeltaSizes]) -> str:
+        """Its name in the stream."""
+        if self.old is None:
+            return stream.pack(self.new.name, self.new.version, 0)
+        variant = ""
+        if self.form is Form.RUNS:
+            folded = any(sizes[pair.key].folded for pair in deltas.pairs(self.old, self.new))
+            variant = folding.variants()[0] if folded else folding.RUNS
+        return stream.pack(self.new.name, self.new.version, self.old.version, variant)
 
 
 def by_path(contents: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
@@ -150,12 +158,13 @@ def assemble(draft: Draft, crew: Crew, report: Report) -> Published:
 
 
 def _packs(draft: Draft) -> list[_Pack]:
-    found: dict[str, _Pack] = {}
+    """What to make; of two packs that differ in the form of their deltas the plain one first."""
+    found = []
     for new in draft.release.written():
-        for old in (None, *_older_manifests(draft, new)):
-            pack = _Pack(new, old)
-            found.setdefault(pack.name, pack)
-    return list(found.values())
+        found.append(_Pack(new, None))
+        for old in _older_manifests(draft, new):
+            found += [_Pack(new, old, form) for form in (Form.PLAIN, Form.RUNS)]
+    return found
 
 
 def _older_manifests(draft: Draft, new: Manifest) -> Iterator[Manifest]:
@@ -189,13 +198,15 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
     counted = _counted(zip(pieces, done, strict=True), len(pieces), report)
     for pack, parts in groupby(counted, key=lambda part: part[0][0]):
         written: list[packs.Written] = []
-        made[pack.name] = draft.staging.write(pack.name, _noted(parts, written))
-        unpacked[pack.name] = sum(piece.unpacked for piece, _, _ in written)
+        name = pack.name(sizes)
+        size = draft.staging.write(name, _noted(parts, written))
+        if pack.form is not Form.PLAIN and size >= made.get(replace(pack, form=Form.PLAIN).name(sizes), size):
+            draft.staging.place(name).unlink()
+            continue
+        made[name] = size
+        unpacked[name] = sum(piece.unpacked for piece, _, _ in written)
         if pack.old is None:
             draft.staging.write(stream.pack_index(pack.new.name, pack.new.version), [packs.index(written)])
-        for name, also in _variant(draft, pack, written, sizes).items():
-            made[name] = draft.staging.write(name, (piece.compressed() for piece in also))
-            unpacked[name] = sum(piece.unpacked for piece in also)
     return made, unpacked
 
 
@@ -206,25 +217,6 @@ def _noted(parts: Iterable[tuple[tuple[_Pack, Piece], Made]], written: list[pack
         written.append((piece, at, packs.Mark(made.size, made.names, made.digest)))
         at += made.size
         yield made.data
-
-
-def _variant(
-    draft: Draft, pack: _Pack, written: Sequence[packs.Written], sizes: Mapping[tuple[str, str], DeltaSizes]
-) -> dict[str, Sequence[Piece]]:
-    """The pack again, with folded deltas where those are smaller, if there are any."""
-    if pack.old is None:
-        return {}
-    pairs = [pair for pair in deltas.pairs(pack.old, pack.new) if sizes[pair.key].folded is not None]
-    if not pairs:
-        return {}
-    work = draft.staging.work
-    instead = [
-        packs.Instead(pair.name, pair.new.digest, fullfiles.folded_place(work, pair).read_bytes, size)
-        for pair in pairs
-        if (size := sizes[pair.key].folded) is not None
-    ]
-    name = stream.pack(pack.new.name, pack.new.version, pack.old.version, folding.variant())
-    return {name: packs.replaced(draft.staging.place(pack.name), written, instead)}
 
 
 def _counted(
@@ -255,24 +247,27 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
 
 
 def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSizes]) -> list[Piece]:
-    """The pieces of a pack; none for a pack that would be empty. Deltas of like files follow each other."""
+    """The pieces of a pack; none for one that would be empty, or no other than the plain one.
+
+    Deltas of like files follow each other.
+    """
     entries: Iterable[Entry] = pack.new.entries
     made: list[Pair] = []
     if pack.old is not None:
-        found = [pair for pair in deltas.pairs(pack.old, pack.new) if sizes[pair.key].plain is not None]
+        found = [pair for pair in deltas.pairs(pack.old, pack.new) if pack.form in sizes[pair.key].of]
         made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
         by_delta = {pair.new.digest for pair in made}
         entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]
     staged = [_staged(draft, entry) for entry in packs.distinct(entries).values()]
-    if not staged and not made:
+    if not made and (not staged or pack.form is not Form.PLAIN):
         return []
     readers: dict[str, Callable[[], bytes]] = {
-        pair.name: fullfiles.delta_place(draft.staging.work, pair).read_bytes for pair in made
+        pair.name: fullfiles.delta_place(draft.staging.work, pair, pack.form).read_bytes for pair in made
     }
     earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
-    bytes_of = {pair.name: sizes[pair.key].plain or 0 for pair in made}
-    apart = {pair.name for pair in made if sizes[pair.key].folded is not None}
-    return list(packs.pieces(staged, readers, bytes_of, earlier, draft.effort, apart))
+    bytes_of = {pair.name: sizes[pair.key].of[pack.form] for pair in made}
+    effort = Effort.RUNS if pack.form is Form.RUNS and draft.effort is Effort.BEST else draft.effort
+    return list(packs.pieces(staged, readers, bytes_of, earlier, effort))
 
 
 def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from swupd import delta, folding, paths
+from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
 from swupd.server.changes import OLD_CLIENTS
 from swupd.stream import KIB, MIB
@@ -94,25 +95,40 @@ def _place(entry: Entry) -> bytes:
     return paths.encode(entry.name)
 
 
-def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, effort: Effort) -> bytes | None:
-    """The delta between two files, None where the fullfile (of so many bytes) serves better.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The delta between two files in each form that pays; folded: whether the one in runs is of kernels unfolded."""
+
+    plain: bytes | None = None
+    runs: bytes | None = None
+    folded: bool = False
+
+
+def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, effort: Effort) -> Made:
+    """The deltas between two files that serve better than the fullfile, of so many bytes.
 
     Clients copy the old file's xattrs to what they make, so that both must have the same.
     """
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
-        return None
-    made = delta.make(old_content, content, node.mode, node.uid, node.gid, LOOSE, effort)
+        return Made()
+    compared = delta.compare(old_content, content)
+    if compared is None:
+        return Made()
+    plain, in_runs = (
+        _paying(delta.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, form), fullfile_size)
+        for form in (Form.PLAIN, Form.RUNS)
+    )
+    if min(len(old_content), len(content)) >= LEAST_FOLDED:
+        otherwise = fullfile_size if in_runs is None else len(in_runs)
+        folded = folding.make(old_content, content, node.mode, node.uid, node.gid)
+        if folded is not None and len(folded) < WORTH_FOLDING * otherwise:
+            return Made(plain, folded, folded=True)
+    return Made(plain, in_runs)
+
+
+def _paying(made: bytes | None, fullfile_size: int) -> bytes | None:
     return made if made is not None and _cost(made, fullfile_size) < fullfile_size else None
-
-
-def make_folded(old: tuple[Node, bytes], new: tuple[Node, bytes], otherwise: int, effort: Effort) -> bytes | None:
-    """The delta between two kernels unfolded, None where there is none or another way takes no more bytes."""
-    (old_node, old_content), (node, content) = old, new
-    if old_node.xattrs != node.xattrs or min(len(old_content), len(content)) < LEAST_FOLDED:
-        return None
-    made = folding.make(old_content, content, node.mode, node.uid, node.gid, effort)
-    return made if made is not None and len(made) < WORTH_FOLDING * otherwise else None
 
 
 def _cost(made: bytes, enough: int) -> int:

@@ -5,10 +5,12 @@ The tasks are plain values and functions, so that any executor can carry them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swupd import archive, hashing, stream
+from swupd.delta import Form
 from swupd.errors import SwupdError
 from swupd.server import deltas, history, rootfs, writer
 from swupd.server.deltas import Pair
@@ -91,38 +93,32 @@ class DeltaTask:
     work: Path
     effort: Effort
 
-    @property
-    def place(self) -> Path:
-        """Where the delta is once it was made."""
-        return delta_place(self.work, self.pair)
 
-
-def delta_place(work: Path, pair: Pair) -> Path:
-    """Where the delta of a pair is, if one was made."""
-    return work / "-".join(pair.key)
-
-
-def folded_place(work: Path, pair: Pair) -> Path:
-    """Where the folded delta of a pair is, if one was made."""
-    return work / "-".join((*pair.key, "folded"))
+def delta_place(work: Path, pair: Pair, form: Form) -> Path:
+    """Where the delta of a pair is in a form, if one was made."""
+    return work / "-".join((*pair.key, form.value))
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaSizes:
-    """Bytes of a delta, and of the folded one; None for one that does not pay."""
+    """Bytes of a delta in each form that pays. folded: whether the one in runs needs the LZ4 library."""
 
-    plain: int | None = None
-    folded: int | None = None
+    of: Mapping[Form, int] = field(default_factory=dict)
+    folded: bool = False
 
 
 def make_delta(task: DeltaTask) -> DeltaSizes:
-    """Writes the deltas that pay: the plain one beside the fullfile, the folded one beside both."""
+    """Writes the deltas that pay."""
     old = history.old_content(task.fullfile.store, task.pair.old.version, task.pair.old.digest)
     size = task.fullfile.size()
     if old is None or size is None or max(old[0].size, task.node.size) > deltas.LARGEST:
         return DeltaSizes()
     content = rootfs.checked_content(task.root, task.node, task.pair.new.digest)
     made = deltas.make(old, (task.node, content), size, task.effort)
-    plain = None if made is None else writer.put(task.place, [made])
-    better = deltas.make_folded(old, (task.node, content), size if made is None else len(made), task.effort)
-    return DeltaSizes(plain, None if better is None else writer.put(folded_place(task.work, task.pair), [better]))
+    forms = {Form.PLAIN: made.plain, Form.RUNS: made.runs}
+    sizes = {
+        form: writer.put(delta_place(task.work, task.pair, form), [data])
+        for form, data in forms.items()
+        if data is not None
+    }
+    return DeltaSizes(sizes, made.folded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,22 +156,6 @@ def _made(names: Sequence[str], before: Before, pack: Callable[[], bytes]) -> Ma
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """A piece of a pack that is written already."""
-
-    place: Path
-    start: int
-    size: int
-    unpacked: int
-
-    def compressed(self) -> bytes:
-        """The bytes."""
-        with open(self.place, "rb") as file:
-            file.seek(self.start)
-            return file.read(self.size)
-
-
-@dataclass(frozen=True, slots=True)
 class Made:
     """The bytes of a piece; with the SHA-256 of its members' names and of the bytes."""
 
@@ -194,7 +178,7 @@ class Mark:
     digest: bytes = b""
 
 
-Piece = Small | Solid | Ready | Copied
+Piece = Small | Solid | Ready
 Written = tuple[Piece, int, Mark]
 """A piece of a pack, where it begins in it, and what is known of its bytes."""
 
@@ -219,22 +203,19 @@ def pieces(
     sizes: Mapping[str, int],
     earlier: Before = NOTHING_BEFORE,
     effort: Effort = Effort.BEST,
-    apart: Collection[str] = (),
 ) -> Iterator[Piece]:
     """A pack's pieces in order: large deltas first, the largest at the start, for they take a device longest to apply.
 
-    deltas: what gives each delta's bytes, by name; sizes: how many bytes those are. apart: those that are to be pieces
-    of their own; large ones are, too.
+    deltas: what gives each delta's bytes, by name; sizes: how many bytes those are. effort: for small objects.
     """
     objects = list(staged)
     small = [(_member_name(o), o.node, o.read) for o in objects if o.node.size < archive.SOLID_LIMIT]
     changed = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
-    names = {f"delta/{name}" for name in deltas if name in apart or sizes[name] >= archive.SOLID_LIMIT}
-    alone = sorted((d for d in changed if d[0] in names), key=lambda d: -d[1].size)
-    loose = [d for d in changed if d[0] not in names]
+    alone = sorted((d for d in changed if d[1].size >= archive.SOLID_LIMIT), key=lambda d: -d[1].size)
+    loose = [d for d in changed if d[1].size < archive.SOLID_LIMIT]
     yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
     # These were compressed already; what can still be saved on them is little.
-    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.FAST) for d in alone)
+    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.PACKED) for d in alone)
     if deltas:
         groups = archive.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
@@ -246,36 +227,6 @@ def pieces(
         yield from (Small(group, earlier, effort.plain) for group in (*archive.grouped(seldom), *by_themselves))
     yield from (Solid(o, earlier, effort.plain) for o in objects if o.node.size >= archive.SOLID_LIMIT)
     yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Instead:
-    """A delta, by its name and by the digest of what it makes, for a pack that has the same object in another form."""
-
-    name: str
-    digest: str
-    read: Callable[[], bytes]
-    size: int
-
-
-def replaced(pack: Path, written: Sequence[Written], instead: Sequence[Instead]) -> list[Piece]:
-    """A pack that was written, with some of its objects replaced by other deltas."""
-    names = {name for i in instead for name in (f"delta/{i.name}", f"staged/{i.digest}")}
-    kept: list[Piece] = [
-        Copied(pack, start, mark.size, piece.unpacked)
-        for piece, start, mark in written
-        if not _holds_one_of(piece, names)
-    ]
-    members = [(f"delta/{i.name}", file_node(f"/{i.name}", 0o644, i.size), i.read) for i in instead]
-    put = [Small(Group((member,)), NOTHING_BEFORE, Effort.FAST) for member in members]
-    return [kept[0], *put, *kept[1:]]
-
-
-def _holds_one_of(piece: Piece, names: Collection[str]) -> bool:
-    """Whether a piece is a single object of one of those names."""
-    if isinstance(piece, Solid):
-        return piece.name in names
-    return isinstance(piece, Small) and len(piece.group.members) == 1 and piece.group.members[0][0] in names
 
 
 def _member_name(staged: Staged) -> str:
