@@ -47,6 +47,9 @@ class Objects:
         """Hashed anew in any case."""
         return False
 
+    def settle(self) -> None:
+        """Nothing is under way."""
+
     def staged_content(self, digest: str) -> Iterator[bytes]:
         self.left -= 1
         data = self.contents[digest]

@@ -79,12 +79,14 @@ class Fetcher:
     report: Report
     unpacker: Unpacks = field(default_factory=Here)
     seen: Mapping[str, Node] = field(default_factory=dict)
-    _by_digest: dict[str, list[str]] = field(default_factory=dict)
+    _by_digest: dict[str, str] = field(default_factory=dict)
+    _further: dict[str, list[str]] = field(default_factory=dict)
+    """Where one content has several paths: those after the first."""
 
     def __post_init__(self) -> None:
         for entry in self.owned:
-            if entry.present:
-                self._by_digest.setdefault(entry.digest, []).append(entry.name)
+            if entry.present and self._by_digest.setdefault(entry.digest, entry.name) is not entry.name:
+                self._further.setdefault(entry.digest, []).append(entry.name)
 
     def obtain(self, plan: Plan, routes: Callable[[], Iterable[Route]], steps: Steps) -> None:
         """Stages every object of a plan. Raises DownloadError, HashMismatch, DiskSpace and their siblings.
@@ -101,6 +103,7 @@ class Fetcher:
                 self._follow(missing, route, steps)
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
+        self.state.write_back()
         self.unpacker.rest()
 
     def _from_device(self, digest: str) -> bool:
@@ -117,7 +120,8 @@ class Fetcher:
     def _on_device(self, digest: str) -> Node | None:
         if digest in self.seen:
             return self.seen[digest]
-        for path in self._by_digest.get(digest, ()):
+        first = self._by_digest.get(digest)
+        for path in (first, *self._further.get(digest, ())) if first is not None else ():
             node = self.root.node(path, xattrs=self.rule is not XattrRule.IGNORED)
             if node is None:
                 continue

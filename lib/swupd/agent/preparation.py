@@ -37,6 +37,7 @@ class Staging(Protocol):
     def staged_content(self, digest: str) -> Iterator[bytes]: ...
     def staged_link(self, digest: str, folder: int, name: bytes) -> bool: ...
     def untouched(self, digest: str) -> bool: ...
+    def settle(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Preparation:
                     self._op("drop", path)
             ops = journal.order(self._ops)
             change = Journal(self._work.id, self._work.areas, ops, self.how.keep, self.how.actions)
+            # Data that was lost on its way to the disk in the background is told here, or never.
+            self.staging.settle()
             self._work.prepare(change, (e.name for e in self.plan.write), self.how.trial)
             if shadow is not None and not shadow.unchanged():
                 raise Moved

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from swupd import tree
 from swupd.agent.objects import XattrRule, create, digests, finish, named, remove
+from swupd.agent.writeback import Writeback
 from swupd.errors import FolderError, HashMismatch, LockError, WriteError, write_error
 from swupd.tree import Node, Root
 
@@ -188,6 +189,7 @@ class State(Cache):
             held.unlink(missing_ok=True)
         self._place = layout.here / "staged"
         self._staged = Root(self._place)
+        self._writeback = Writeback(self._place)
         self._written: dict[int, int] = {}
         for part in self._place.glob(".*"):
             # Of a run that was killed.
@@ -195,6 +197,7 @@ class State(Cache):
 
     def close(self) -> None:
         """Closes the folder of staged objects."""
+        self._writeback.close()
         self._staged.close()
 
     def write_cached(self, path: Path, data: bytes) -> None:
@@ -267,12 +270,21 @@ class State(Cache):
                 _put(folder, part, digest.encode())
                 there = os.stat(digest, dir_fd=folder, follow_symlinks=False)
                 self._written[there.st_ino] = there.st_ctime_ns
+                self._writeback.wrote(there.st_size)
         except BaseException:
             with contextlib.suppress(OSError):
                 remove(folder, part)
             raise
         finally:
             os.close(folder)
+
+    def write_back(self) -> None:
+        """Begins to write what is staged to the disk."""
+        self._writeback.begin()
+
+    def settle(self) -> None:
+        """Waits for that. Raises OSError where data was lost."""
+        self._writeback.settle()
 
     def staged(self, digest: str, rule: XattrRule) -> Node | None:
         """The object staged under a digest, hashed anew; None where it is missing or damaged."""
