@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import parts, programs, report, results, trees
+from benchmarks import disk, parts, programs, report, results, trees
 from benchmarks.meter import Failed
 from benchmarks.parts import Run, Settings
 from benchmarks.results import Results
@@ -41,9 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found = Results(options.output, results.earlier(options.reuse))
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder:
-        run = Run(_settings(options), found, Path(folder))
-        found.add("How", _how(run.settings, wanted), "programs", programs.versions())
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.work) as folder,
+        disk.made(Path(folder)) as (work, kind),
+    ):
+        run = Run(_settings(options), found, work)
+        found.add("How", _how(run.settings, wanted, kind), "programs", programs.versions())
         _measure(run, options, wanted)
     report.picture(options.output / "benchmarks.png", found.tables, found.growth)
     print((options.output / "benchmarks.md").read_text())
@@ -114,13 +117,13 @@ def _sources(options: argparse.Namespace) -> Iterator[tuple[int, Path]]:
         yield version, base / f"v{version}"
 
 
-def _how(settings: Settings, wanted: Sequence[str]) -> list[str]:
+def _how(settings: Settings, wanted: Sequence[str], kind: str) -> list[str]:
     used = ", ".join(f"{name} {number}" for name, number in programs.versions().items())
     return [
         f"`scripts/benchmark`, parts {', '.join(wanted)}: one run, one program after another, served by nginx on the",
-        f"same machine. What is quick is the median of {settings.rounds} runs. CPU is processor time of a program and",
-        "its children, peak the memory of the largest process, cold means with empty caches. Ratios (×) count, not",
-        f"seconds: machines differ. Programs: {used}.",
+        f"same machine, on {kind}. What is quick is the median of {settings.rounds} runs. CPU is",
+        "processor time of a program and its children, peak the memory of the largest process, cold means with empty",
+        f"caches. Ratios (×) count, not seconds: machines differ. Programs: {used}.",
     ]
 
 

@@ -95,9 +95,10 @@ class Device:
         return self.run(url, "os-install", "-V", str(version))
 
     def again(self, kept: Path) -> None:
-        """The device as it was when it was kept."""
+        """The device as it was when it was kept, with nothing that waits to be written."""
         shutil.rmtree(self.base, ignore_errors=True)
         subprocess.run(["cp", "-a", kept, self.base], check=True)
+        os.sync()
 
 
 @dataclass(frozen=True)
