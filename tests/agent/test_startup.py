@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.agent.conftest import Published
 from tests.agent.devices import Device
+from tests.agent.misbehaving import folder, server
 
-HEAVY = ("requests", "urllib3", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
+HEAVY = ("requests", "http", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
 UNUSED = ("hashlib", "hmac", "ctypes", "typing")
 """What only commands that hash or change something need."""
 PROGRAM = """
@@ -69,6 +71,24 @@ def test_help_loads_nothing_that_reads_streams() -> None:
     assert not [name for name in HEAVY if f"| {name}\n" in done.stderr.replace("|   ", "| ")]
 
 
+def test_an_update_over_http_loads_no_library_for_it(device: Device, published: Published) -> None:
+    with server(folder(published.www)) as told:
+        words = (*replace(device, url=told.url).options(), "--allow-insecure-http")
+        found = loaded("update", "--path", str(device.root), *words)
+    assert "http" in found and not found & {"requests", "urllib3", "idna", "certifi"}
+
+
+def test_nothing_is_loaded_once_files_came_over_http_and_are_being_replaced(
+    device: Device, published: Published
+) -> None:
+    with server(folder(published.www)) as told:
+        words = ("--path", str(device.root), *replace(device, url=told.url).options(), "--allow-insecure-http")
+        done = subprocess.run(
+            [sys.executable, "-c", LATE, "update", *words], check=False, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["late []"]), done
+
+
 @pytest.mark.parametrize("json", [(), ("--json-output",)])
 def test_nothing_is_loaded_once_files_are_being_replaced(device: Device, json: tuple[str, ...]) -> None:
     # From then on, what lies under a module's name may belong to another Python.
@@ -104,7 +124,7 @@ def away(published: Published, tmp_path: Path) -> Device:
 def test_who_only_looks_takes_the_manifests_of_the_cache(away: Device) -> None:
     assert "as it was published" in away.ok("diagnose").out
     assert "os-core" in away.ok("bundle-list", "--all").out
-    assert "requests" not in loaded("diagnose", "--path", str(away.root), *away.options())
+    assert "http" not in loaded("diagnose", "--path", str(away.root), *away.options())
 
 
 def test_who_only_looks_believes_no_damaged_manifest_of_the_cache(away: Device) -> None:
