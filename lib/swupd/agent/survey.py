@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, cast
 
-from swupd import hashing, paths
-from swupd.agent import confinement
+from swupd import hashing, paths, tree
+from swupd.agent import confinement, plan
 from swupd.agent.objects import XattrRule, digests
+from swupd.agent.plan import Changes, Facts
+from swupd.agent.report import Steps
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -71,6 +73,42 @@ def differing(
     for number in sorted(left):
         yield from compare(number)
     progress(len(ordered), len(ordered), "files")
+
+
+def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
+    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
+    progress = steps.begin("check_files_hash")
+    kinds = {e.name: e.kind for e in changes.put}
+    digests = {e.name: frozenset({e.digest}) for e in changes.put}
+    seen: dict[str, Node] = {}
+    for path, kind, found in differing(root, changes.put, rule, progress):
+        digests[path] = frozenset(found)
+        if kind is None:
+            del kinds[path]
+        else:
+            kinds[path] = kind
+        if kind == "F":
+            seen.update(found)
+    for path in plan.look_at(changes):
+        if path not in digests and (other := kind_at(root, path)) is not None:
+            kinds[path] = other
+    below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
+    return Facts(digests, kinds, below), seen
+
+
+def _below(root: Root, folder: str) -> frozenset[str]:
+    """All paths below a folder, those of devices, sockets and pipes too."""
+    special: list[str] = []
+    found = frozenset(n.path for n in tree.scan(root, folder, xattrs=False, special=special.append))
+    return found.union(special)
+
+
+def kind_at(root: Root, path: str) -> str | None:
+    """F, D, L, "?" for anything else, None for nothing."""
+    node = root.node(path, xattrs=False)
+    if node is not None:
+        return node.kind
+    return "?" if root.exists(path) else None
 
 
 def _wanted(count: int) -> int:
