@@ -178,7 +178,7 @@ def test_only_a_few_rooms_of_the_agent_change_names_and_metadata(module: str) ->
 def test_only_the_commands_print_and_exit(module: str) -> None:
     assert not calls(MODULES[module], "print", "input", "sys.exit", "exit")
     # A forked child has no other end.
-    assert module in {"swupd.agent.survey", "swupd.agent.unpacker"} or not calls(MODULES[module], "os._exit")
+    assert module in {"swupd.agent.turns", "swupd.agent.unpacker"} or not calls(MODULES[module], "os._exit")
 
 
 @pytest.mark.parametrize("module", MODULES)

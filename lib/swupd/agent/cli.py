@@ -204,6 +204,17 @@ _OPTIONS: dict[str, tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = {
 }
 
 
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for each option, and would load shutil to find the width."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size().columns or 80
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, with the exit code of an invalid option."""
 
@@ -213,12 +224,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(wanted: str = "") -> argparse.ArgumentParser:
     """The command line. wanted: the only command that is needed; all where it is none."""
-    top = _Parser(prog="swupd", description="Keeps a device up to date.")
+    top = _Parser(prog="swupd", description="Keeps a device up to date.", formatter_class=_Help)
     top.add_argument("--version", action="version", version=f"swupd-py {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    # Without prog it would lay out a help page, to take the name from that.
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="swupd")
     for name in (wanted,) if wanted in _COMMANDS else _COMMANDS:
         text = _COMMANDS[name][1]
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=_Help)
         group = command.add_argument_group("options of every command")
         own = _OPTIONS.get(name, ())
         taken = {flag for flags, _ in own for flag in flags}
