@@ -135,6 +135,16 @@ def test_a_server_that_hangs_up_on_new_connections_too_is_not_asked_for_ever() -
     assert len(told.requests) == 3
 
 
+def test_a_server_that_is_silent_on_a_kept_connection_is_not_asked_twice() -> None:
+    silent = slowly(OK + b"X-Filler: ", b"x")
+    with server(serves(DATA), silent) as told:
+        source = Source(told.url, replace(ONCE, answer=0.3))
+        assert source.read("x", LIMIT) == DATA
+        with pytest.raises(DownloadError, match=r"takes too long|timed out"):
+            source.read("y", LIMIT)
+    assert len(told.requests) == 2
+
+
 def test_an_unread_body_ends_its_connection() -> None:
     ports: list[int] = []
     with server(from_ports(ports, says(500, b"long story" * 1000)), from_ports(ports, serves(DATA))) as told:
@@ -272,7 +282,21 @@ def test_urls_are_taken_apart(url: str, scheme: str, host: str, port: int, serve
 
 @pytest.mark.parametrize(
     "url",
-    ["", "x", "http:", "http://", "http:///x", "ftp://h", "file:///x", "http://h:x", "http://h:70000", "http://[::"],
+    [
+        "",
+        "x",
+        "http:",
+        "http://",
+        "http:///x",
+        "ftp://h",
+        "file:///x",
+        "http://h:x",
+        "http://h:70000",
+        "http://a b",
+        "http://a\x7fb",
+        "http://a\x01b",
+        "http://[::",
+    ],
 )
 def test_what_is_no_url_of_a_web_server_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
@@ -547,6 +571,20 @@ def test_an_empty_variable_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -> No
         assert Source(told.url, ONCE).read("x", LIMIT) == DATA
 
 
+@pytest.mark.parametrize("named", ["https://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_proxy_of_another_kind_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("http_proxy", named)
+    with pytest.raises(DownloadError, match=r"a proxy must be http|is no http"):
+        Source("http://stream.example", ONCE).read("x", LIMIT)
+
+
+def test_what_a_proxy_refuses_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(says(407)) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(ServerUnreachable, match="the proxy answered 407"):
+            Source("https://stream.example", ONCE).read("x", LIMIT)
+
+
 @pytest.mark.parametrize("named", ["https://127.0.0.1:1", "socks5://127.0.0.1:1", "http://", "http://x:y", "//"])
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv("http_proxy", named)
@@ -648,6 +686,17 @@ def test_a_certificate_of_another_name_or_time_is_refused(
     with server(serves(DATA), tls=made) as told, pytest.raises(CertificateError):
         Source(told.url, replace(ONCE, tls_ca=made[0])).read("x", LIMIT)
     assert told.requests == []
+
+
+def test_a_name_that_is_no_alternative_name_does_not_count(issue: Callable[..., tuple[Path, Path]]) -> None:
+    for made, good in ((issue("", common="localhost"), False), (issue("localhost"), True)):
+        with server(serves(DATA), tls=made) as told:
+            source = Source(told.url.replace("127.0.0.1", "localhost"), replace(ONCE, tls_ca=made[0]))
+            if good:
+                assert source.read("x", LIMIT) == DATA
+                continue
+            with pytest.raises(CertificateError):
+                source.read("x", LIMIT)
 
 
 def test_a_pinned_certificate_needs_no_name(issue: Callable[..., tuple[Path, Path]]) -> None:

@@ -1,4 +1,4 @@
-"""What each sub-command that only looks at trees and streams does with its options. Gives exit codes."""
+"""What each sub-command that changes no tree does with its options: mostly it looks. Gives exit codes."""
 
 from __future__ import annotations
 
