@@ -48,6 +48,7 @@ PURE = (
     "swupd.runs",
     "swupd.xz",
     "swupd.agent.journal",
+    "swupd.agent.address",
     "swupd.agent.trust",
     "swupd.agent.plan",
     "swupd.server.bundles",
@@ -66,6 +67,12 @@ CHANGES = tuple(
 )  # fmt: skip
 TOUCHES_THE_WORLD = {"os", "io", "pathlib", "subprocess", "shutil", "tempfile", "socket", "time", "fcntl", "random"}
 NETWORK = {"requests", "socket", "urllib3", "http", "urllib.request", "ssl"}
+CONNECTED = {
+    "swupd.agent.connection": {"socket", "http", "ssl"},
+    "swupd.agent.proxies": {"urllib.request"},
+    "swupd.agent.unpacker": {"socket"},
+    "swupd.server.history": {"requests"},
+}
 THIRD_PARTY = {
     "asn1crypto",
     "backports",
@@ -77,7 +84,6 @@ THIRD_PARTY = {
     "hdiffpatch",
     "lz4",
     "requests",
-    "urllib3",
 }
 
 
@@ -144,14 +150,19 @@ def test_only_named_libraries_are_used(module: str) -> None:
     assert tops <= {"swupd", *THIRD_PARTY, *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"swupd.agent.source", "swupd.server.history"}))
-def test_only_source_and_history_open_connections(module: str) -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_only_a_few_modules_open_connections(module: str) -> None:
+    used = {top for name in imports(MODULES[module]) for top in NETWORK if under(name, {top})}
+    assert used == CONNECTED.get(module, set())
     if module == "swupd.agent.unpacker":
         # A pair of sockets to its own child.
         assert not calls(MODULES[module], "socket.create_connection", "socket.create_server")
-        assert NETWORK & set(imports(MODULES[module])) == {"socket"}
-        return
-    assert not [name for name in imports(MODULES[module]) if under(name, NETWORK)]
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"swupd.agent.connection"}))
+def test_only_source_asks_servers_and_only_by_transfer(module: str) -> None:
+    asked = own(MODULES[module]) & {"swupd.agent.connection", "swupd.agent.transfer"}
+    assert not asked or module in {"swupd.agent.source", "swupd.agent.transfer"}
 
 
 @pytest.mark.parametrize("module", PURE)
@@ -169,7 +180,7 @@ def test_only_a_few_rooms_of_the_agent_change_names_and_metadata(module: str) ->
 def test_only_the_commands_print_and_exit(module: str) -> None:
     assert not calls(MODULES[module], "print", "input", "sys.exit", "exit")
     # A forked child has no other end.
-    assert module in {"swupd.agent.survey", "swupd.agent.unpacker"} or not calls(MODULES[module], "os._exit")
+    assert module in {"swupd.agent.turns", "swupd.agent.unpacker"} or not calls(MODULES[module], "os._exit")
 
 
 @pytest.mark.parametrize("module", MODULES)

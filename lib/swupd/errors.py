@@ -224,6 +224,18 @@ class Revoked(SwupdError):
     exit_code = 66
 
 
+class Temporary(Exception):
+    """A failure that a retry may mend. No user meets it: whoever gives up raises its error.
+
+    error: what there is to say. delay: seconds after which to try again, where somebody named them.
+    """
+
+    def __init__(self, error: SwupdError, delay: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.delay = delay
+
+
 def write_error(place: Path | str, error: OSError) -> SwupdError:
     """The error for a failed write, with what is full or forbidden."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

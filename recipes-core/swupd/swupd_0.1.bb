@@ -44,7 +44,6 @@ SWUPD_PYTHON ?= "python3-asn1crypto \
                  python3-logging \
                  python3-math \
                  python3-netclient \
-                 python3-requests \
                  python3-resource"
 SWUPD_PYTHON[doc] = "Packages that the agent needs to run; compression.zstd is in Python from 3.14 on"
 RDEPENDS:${PN} = "${SWUPD_PYTHON}"

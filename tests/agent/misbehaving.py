@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.server
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer(self)
 
     do_HEAD = do_GET
+    do_CONNECT = do_GET
 
     def send(self, status: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
         """An answer; length: what it claims to have."""
@@ -123,3 +127,28 @@ def hangs_up(request: Handler) -> None:
     """No answer at all."""
     request.close_connection = True
     request.connection.close()
+
+
+def tunnels(request: Handler) -> None:
+    """What a proxy does for CONNECT: bytes go to and fro, whatever they are."""
+    host, _, port = request.path.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port))) as far:
+        request.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        ends = {request.connection: far, far: request.connection}
+        while True:
+            for ready in select.select(list(ends), [], [])[0]:
+                data = ready.recv(65536)
+                if not data:
+                    request.close_connection = True
+                    return
+                ends[ready].sendall(data)
+
+
+def hears(heard: list[http.client.HTTPMessage], answer: Answer) -> Answer:
+    """The same answer; the headers of each request are written down."""
+
+    def listening(request: Handler) -> None:
+        heard.append(request.headers)
+        answer(request)
+
+    return listening

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swupd import hashing, tree
 from swupd.agent import apply as engine
-from swupd.agent import change, plan
+from swupd.agent import plan, survey
 from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Changes, Plan
 from swupd.agent.preparation import How
@@ -67,7 +67,7 @@ def quiet() -> Steps:
 def settled(root: Root, put: dict[str, Entry], drop: set[str], rule: XattrRule = XattrRule.HASHED) -> Plan:
     """The plan of some changes of a tree."""
     changes = Changes(tuple(put.values()), tuple(drop))
-    return plan.settle(changes, change.observe(root, changes, rule, quiet())[0], put)
+    return plan.settle(changes, survey.observe(root, changes, rule, quiet())[0], put)
 
 
 def put_in_place(

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from swupd import signing
-from swupd.agent.mirrors import Mirrors, verified
+from swupd.agent.mirrors import Mirrors
+from swupd.agent.origin import verified
 from swupd.agent.source import Source, Transport
 from swupd.errors import DownloadError, HashMismatch, ServerUnreachable
 from tests.agent.conftest import Published

@@ -362,14 +362,6 @@ def test_a_pin_is_held_against_the_certificate_as_well(transport: Transport, tls
             Source(told.url, replace(transport, tls_pin=fingerprint(tls[0]))).read("x", LIMIT)
 
 
-@pytest.mark.parametrize("pin", ["right", "wrong"])
-def test_a_pin_holds_behind_a_proxy_too(transport: Transport, tls: tuple[Path, Path], pin: str) -> None:
-    made = Source("https://x", replace(transport, tls_pin=fingerprint(tls[0]) if pin == "right" else "0" * 64))
-    adapter = made._session().get_adapter("https://x")
-    manager = adapter.proxy_manager_for("http://127.0.0.1:1")  # type: ignore[attr-defined]
-    assert manager.connection_pool_kw["assert_fingerprint"] == made._transport.tls_pin
-
-
 def test_a_redirect_away_from_https_is_refused_even_where_it_comes_back(
     transport: Transport, tls: tuple[Path, Path]
 ) -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.agent.conftest import Published
 from tests.agent.devices import Device
+from tests.agent.misbehaving import folder, server
 
-HEAVY = ("requests", "urllib3", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
-UNUSED = ("hashlib", "hmac", "ctypes", "typing")
+HEAVY = ("requests", "http", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
+UNUSED = ("hashlib", "hmac", "ctypes", "shutil", "typing")
 """What only commands that hash or change something need."""
+CHANGING = (
+    *(f"swupd.agent.{name}" for name in ("changing", "fetch", "mirrors", "preparation", "transaction", "unpacker")),
+    *("bsdiff4", "concurrent", "http", "json", "logging", "pickle", "shutil", "subprocess", "tarfile", "tempfile"),
+)
+"""What only commands that change something, unpack, or ask a server need."""
+TRUST = ("swupd.agent.anchor", "swupd.agent.chain", "swupd.heads", "swupd.roots")
+"""What only devices with a root of trust need."""
 PROGRAM = """
 import sys
 from swupd.agent.cli import main
 
 code = main(sys.argv[1:])
-print("loaded", *sorted(name for name in sys.modules if "." not in name))
+print("loaded", *sorted(sys.modules))
 sys.exit(code)
 """
 
@@ -69,6 +78,24 @@ def test_help_loads_nothing_that_reads_streams() -> None:
     assert not [name for name in HEAVY if f"| {name}\n" in done.stderr.replace("|   ", "| ")]
 
 
+def test_an_update_over_http_loads_no_library_for_it(device: Device, published: Published) -> None:
+    with server(folder(published.www)) as told:
+        words = (*replace(device, url=told.url).options(), "--allow-insecure-http")
+        found = loaded("update", "--path", str(device.root), *words)
+    assert "http" in found and not found & {"requests", "urllib3", "idna", "certifi"}
+
+
+def test_nothing_is_loaded_once_files_came_over_http_and_are_being_replaced(
+    device: Device, published: Published
+) -> None:
+    with server(folder(published.www)) as told:
+        words = ("--path", str(device.root), *replace(device, url=told.url).options(), "--allow-insecure-http")
+        done = subprocess.run(
+            [sys.executable, "-c", LATE, "update", *words], check=False, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["late []"]), done
+
+
 @pytest.mark.parametrize("json", [(), ("--json-output",)])
 def test_nothing_is_loaded_once_files_are_being_replaced(device: Device, json: tuple[str, ...]) -> None:
     # From then on, what lies under a module's name may belong to another Python.
@@ -104,7 +131,10 @@ def away(published: Published, tmp_path: Path) -> Device:
 def test_who_only_looks_takes_the_manifests_of_the_cache(away: Device) -> None:
     assert "as it was published" in away.ok("diagnose").out
     assert "os-core" in away.ok("bundle-list", "--all").out
-    assert "requests" not in loaded("diagnose", "--path", str(away.root), *away.options())
+    for command in (("diagnose",), ("bundle-list", "--all"), ("bundle-info", "os-core")):
+        found = loaded(*command, "--path", str(away.root), *away.options())
+        assert "swupd.signing" in found
+        assert found & {*CHANGING, *TRUST} == set(), command
 
 
 def test_who_only_looks_believes_no_damaged_manifest_of_the_cache(away: Device) -> None:

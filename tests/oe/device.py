@@ -75,12 +75,12 @@ class Rig:
         """Libraries for host and device, keys, configuration."""
         (self.build / "conf").mkdir(parents=True, exist_ok=True)
         python = self.work / "venv/bin/python"
-        libraries = ["asn1crypto", "backports.zstd", "bsdiff4", "cryptography", "requests"]
+        libraries = ["asn1crypto", "backports.zstd", "bsdiff4", "cryptography"]
         if not python.exists():
             run("/usr/bin/python3", "-m", "venv", self.work / "venv")
             run(python, "-m", "pip", "-q", "download", "--only-binary", ":all:", "-d", self.work / "wheels", *libraries)
         # What only the build host needs, and what was added since the folder was made.
-        run(python, "-m", "pip", "-q", "install", *libraries, "hdiffpatch", "lz4", "pyelftools")
+        run(python, "-m", "pip", "-q", "install", *libraries, "hdiffpatch", "lz4", "pyelftools", "requests")
         if not (self.work / "keys").exists():
             run(Path(sys.executable).with_name("swupd-server"), "keygen", self.work / "keys")
         layers = (self.oecore / "meta", self.rig / "meta-bintest", LAYER, LAYER / "tests/oe/meta-swupd-test")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from swupd import hashing, manifest, stream
 from swupd.agent import trust
-from swupd.agent.chain import Chain
-from swupd.agent.mirrors import Origin, verified
 from swupd.agent.objects import XattrRule
+from swupd.agent.origin import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import Cache
-from swupd.agent.unpacker import Here, Unpacks
 from swupd.errors import (
     ArchiveError,
     HashMismatch,
@@ -23,8 +22,12 @@ from swupd.errors import (
     SignatureError,
     SwupdError,
 )
-from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
+
+if TYPE_CHECKING:
+    from swupd.agent.chain import Chain
+    from swupd.agent.unpacker import Unpacks
+    from swupd.lengths import Length
 
 _PAST = 20
 """How many versions of a bundle are looked at."""
@@ -39,6 +42,7 @@ class Catalog:
     """Looks manifests up.
 
     cache: a plain Cache keeps nothing on disk (for --dry-run and commands that may run without root).
+    opener: gives what unpacks, the same each time.
     chain: the way from the device's root of trust; None where certificates alone are believed.
     """
 
@@ -47,11 +51,16 @@ class Catalog:
     verifier: trust.Verifier
     cache: Cache
     report: _Warns
+    opener: Callable[[], Unpacks]
     check_latest: bool = True
     chain: Chain | None = None
-    unpacker: Unpacks = field(default_factory=Here)
     _like: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     """What each bundle's manifest that was read last holds."""
+
+    @property
+    def unpacker(self) -> Unpacks:
+        """What opens archives and applies deltas."""
+        return self.opener()
 
     def latest(self, stream_format: str) -> tuple[int, ...]:
         """The versions that a format's `latest` lists, newest first. Raises ServerUnreachable, SignatureError."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from swupd import envelope, lengths, roots, stream
 from swupd.agent.anchor import Anchor, dump_floors, is_named
-from swupd.agent.mirrors import Origin, verified
+from swupd.agent.origin import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import Cache
 from swupd.errors import (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from swupd import tree
 from swupd.agent import actions, fetch, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
+from swupd.agent.changing import act
 from swupd.agent.objects import XattrRule
-from swupd.agent.plan import Changes, Facts, Plan
+from swupd.agent.plan import Changes, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
 from swupd.agent.routes import Between, Route
-from swupd.agent.session import Session, act
+from swupd.agent.session import Session
 from swupd.agent.state import State
 from swupd.errors import DiskSpace
 from swupd.lengths import Length
@@ -73,7 +73,7 @@ class Result:
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
     """Plans, fetches, applies. With --dry-run it says what it would do. Raises what its parts raise."""
     with session.root() as root:
-        facts, seen = observe(root, wish.changes, wish.rule, steps)
+        facts, seen = survey.observe(root, wish.changes, wish.rule, steps)
         made = plan.settle(wish.changes, facts, wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
         if session.settings.dry_run or session.state is None:
@@ -131,42 +131,6 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
             return False
     space.check(state, made, root)
     return True
-
-
-def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
-    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
-    progress = steps.begin("check_files_hash")
-    kinds = {e.name: e.kind for e in changes.put}
-    digests = {e.name: frozenset({e.digest}) for e in changes.put}
-    seen: dict[str, Node] = {}
-    for path, kind, found in survey.differing(root, changes.put, rule, progress):
-        digests[path] = frozenset(found)
-        if kind is None:
-            del kinds[path]
-        else:
-            kinds[path] = kind
-        if kind == "F":
-            seen.update(found)
-    for path in plan.look_at(changes):
-        if path not in digests and (other := kind_at(root, path)) is not None:
-            kinds[path] = other
-    below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
-    return Facts(digests, kinds, below), seen
-
-
-def _below(root: Root, folder: str) -> frozenset[str]:
-    """All paths below a folder, those of devices, sockets and pipes too."""
-    special: list[str] = []
-    found = frozenset(n.path for n in tree.scan(root, folder, xattrs=False, special=special.append))
-    return found.union(special)
-
-
-def kind_at(root: Root, path: str) -> str | None:
-    """F, D, L, "?" for anything else, None for nothing."""
-    node = root.node(path, xattrs=False)
-    if node is not None:
-        return node.kind
-    return "?" if root.exists(path) else None
 
 
 def _fetch(

@@ -28,21 +28,21 @@ _FLAG: dict[str, Any] = {"action": "store_true"}
 _COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("status:info", "show the installed version and where updates come from"),
     "autoupdate": ("commands:autoupdate", "show, enable or disable automatic updates"),
-    "check-update": ("commands:check_update", "say whether there is an update"),
+    "check-update": ("looking:check_update", "say whether there is an update"),
     "update": ("commands:update", "update to the latest version"),
     "bundle-add": ("commands:bundle_add", "add bundles"),
     "bundle-remove": ("commands:bundle_remove", "remove bundles"),
-    "bundle-list": ("commands:bundle_list", "list bundles"),
-    "bundle-info": ("commands:bundle_info", "show what a bundle holds"),
-    "search-file": ("commands:search_file", "find the bundle that ships a file"),
-    "diagnose": ("commands:diagnose", "compare the installation with what was published"),
+    "bundle-list": ("looking:bundle_list", "list bundles"),
+    "bundle-info": ("looking:bundle_info", "show what a bundle holds"),
+    "search-file": ("looking:search_file", "find the bundle that ships a file"),
+    "diagnose": ("looking:diagnose", "compare the installation with what was published"),
     "repair": ("commands:repair", "restore what differs from what was published"),
     "os-install": ("commands:os_install", "install into a folder"),
-    "mirror": ("commands:mirror", "show, set or unset the mirror"),
+    "mirror": ("looking:mirror", "show, set or unset the mirror"),
     "rollback": ("commands:rollback", "go back to the tree before the last change"),
     "confirm": ("commands:confirm", "keep the last change for good, and free what is kept to go back"),
-    "clean": ("commands:clean", "empty the cache"),
-    "hashdump": ("commands:hashdump", "print the hash of a file"),
+    "clean": ("looking:clean", "empty the cache"),
+    "hashdump": ("looking:hashdump", "print the hash of a file"),
     "verify": ("commands:verify", "old name of diagnose, repair and os-install"),
 }
 """By name: which function of which module of the agent, loaded when it is called; and what it is for."""
@@ -204,6 +204,17 @@ _OPTIONS: dict[str, tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = {
 }
 
 
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for each option, and would load shutil to find the width."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size().columns or 80
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, with the exit code of an invalid option."""
 
@@ -213,12 +224,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(wanted: str = "") -> argparse.ArgumentParser:
     """The command line. wanted: the only command that is needed; all where it is none."""
-    top = _Parser(prog="swupd", description="Keeps a device up to date.")
+    top = _Parser(prog="swupd", description="Keeps a device up to date.", formatter_class=_Help)
     top.add_argument("--version", action="version", version=f"swupd-py {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    # Without prog it would lay out a help page, to take the name from that.
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="swupd")
     for name in (wanted,) if wanted in _COMMANDS else _COMMANDS:
         text = _COMMANDS[name][1]
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False, formatter_class=_Help)
         group = command.add_argument_group("options of every command")
         own = _OPTIONS.get(name, ())
         taken = {flag for flags, _ in own for flag in flags}

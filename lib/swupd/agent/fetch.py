@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from swupd import delta, folding, stream
 from swupd.agent.arriving import Arrival
-from swupd.agent.mirrors import Origin
 from swupd.agent.objects import XattrRule, digests
+from swupd.agent.origin import Origin
 from swupd.agent.patching import Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from swupd import tree
 from swupd.agent import plan
 from swupd.agent import settings as device
 from swupd.agent.catalog import between, closure, xattr_rule
-from swupd.agent.change import Result, Wish, carry_out, observe
-from swupd.agent.objects import XattrRule
+from swupd.agent.change import Result, Wish, carry_out
+from swupd.agent.health import Problems, Scope, compare, installed_in, mount_points, scoped
 from swupd.agent.report import Steps
 from swupd.agent.session import Session, require_format
-from swupd.agent.settings import DEFAULT_PICKY_WHITELIST
 from swupd.agent.state import tracked
 from swupd.errors import (
     InvalidBundle,
     InvalidOption,
-    NotInManifest,
     NotInstalled,
     RequiredBundle,
     SwupdError,
     VersionUnknown,
 )
-from swupd.manifest import OS_CORE, Entry, Manifest
+from swupd.manifest import OS_CORE, Manifest
 
 UPDATE_STEPS = (
     "load_manifests", "run_preupdate_scripts", "download_packs", "extract_packs", "prepare_for_update",
@@ -41,58 +37,10 @@ REPAIR_STEPS = (
     "load_manifests", "check_files_hash", "remove_extra_files", "validate_fullfiles", "download_fullfiles",
     "extract_fullfiles", "update_files", "run_postupdate_scripts",
 )  # fmt: skip
-DIAGNOSE_STEPS = ("load_manifests", "check_files_hash", "remove_extra_files")
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What diagnose and repair look at.
-
-    version: 0 for the installed one. bundles: only these and what they include, empty for all installed.
-    file: only this path and below, "" for all.
-    picky_tree, whitelist: where extra files are looked for, and the folders left out.
-    """
-
-    version: int = 0
-    bundles: tuple[str, ...] = ()
-    file: str = ""
-    picky: bool = False
-    picky_tree: str = "/usr"
-    whitelist: str = DEFAULT_PICKY_WHITELIST
-    extra_only: bool = False
-    quick: bool = False
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class Problems:
-    """What diagnose found, as paths."""
-
-    missing: tuple[str, ...] = ()
-    modified: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return len(self.missing) + len(self.modified) + len(self.extra)
 
 
 def _versions(manifests: Mapping[str, Manifest]) -> dict[str, int]:
     return {name: m.version for name, m in manifests.items()}
-
-
-def _installed(session: Session, mom: Manifest, force: bool = False) -> tuple[str, ...]:
-    """The device's bundles that a release has. Raises InvalidBundle where it lacks one, unless forced."""
-    there = {e.name for e in mom.entries if e.present}
-    names = device.installed_bundles(session.settings.root)
-    unknown = sorted(names - there)
-    if unknown and not force:
-        raise InvalidBundle(
-            f"version {mom.version} has no bundle {', '.join(unknown)}, which is installed here",
-            "Remove the bundle, or go on without it with --force.",
-        )
-    return tuple(sorted(names & there))
 
 
 def newest(session: Session, current: int, wanted: int, incremental: bool) -> int:
@@ -115,14 +63,14 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     session.catalog.check_allowed(target)
     new_mom = session.catalog.mom(target)
     old_mom, old = _owned(session, current)
-    names = frozenset(_installed(session, new_mom, force=True))
+    names = frozenset(installed_in(session, new_mom, force=True))
     lost = device.installed_bundles(root) - names
     if lost:
         session.report.warn(f"Version {target} has no bundle {', '.join(sorted(lost))}; its files are removed.")
     new = closure(session.catalog, new_mom, names, optional=False, base=old_mom)
     wanted = plan.consolidate(new.values(), session.levels)
     owned = plan.consolidate(old.values(), session.levels)
-    mounts = _mounts(session)
+    mounts = mount_points(session)
     changes = plan.update(owned, wanted, mounts) if old_mom is not None else plan.restore(wanted, mounts)
     return carry_out(
         session,
@@ -148,18 +96,13 @@ def _owned(session: Session, current: int) -> tuple[Manifest | None, dict[str, M
     """The installed release, (None, {}) where the server does not have it any more and the cache neither."""
     try:
         mom = session.catalog.mom(current)
-        return mom, closure(session.catalog, mom, frozenset(_installed(session, mom, force=True)), optional=False)
+        return mom, closure(session.catalog, mom, frozenset(installed_in(session, mom, force=True)), optional=False)
     except SwupdError as e:
         session.report.warn(
             f"The manifests of the installed version {current} cannot be had ({e.problem}); "
             "every file is compared instead."
         )
         return None, {}
-
-
-def _mounts(session: Session) -> frozenset[str]:
-    with session.root() as root:
-        return root.mount_points()
 
 
 def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result:
@@ -169,7 +112,7 @@ def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result
     root = session.settings.root
     session.catalog.check_allowed(device.current_version(root))
     mom = session.catalog.mom(device.current_version(root))
-    there = frozenset(_installed(session, mom, force=True))
+    there = frozenset(installed_in(session, mom, force=True))
     aliases = device.aliases(root)
     asked = [b for name in names for b in aliases.get(name, (name,))]
     unknown = sorted({b for b in asked if mom.entry(b) is None})
@@ -181,7 +124,7 @@ def bundle_add(session: Session, names: Iterable[str], optional: bool) -> Result
     added = {name: m for name, m in new.items() if name not in there}
     owned = plan.consolidate(old.values(), session.levels)
     wanted = plan.consolidate({**old, **new}.values(), session.levels)
-    changes = plan.add(owned, plan.consolidate(added.values(), session.levels), _mounts(session))
+    changes = plan.add(owned, plan.consolidate(added.values(), session.levels), mount_points(session))
     wish = Wish(
         changes,
         plan.present(wanted),
@@ -210,7 +153,7 @@ def bundle_remove(
     steps = Steps(session.report, REMOVE_STEPS)
     steps.begin("load_manifests")
     mom = session.catalog.mom(device.current_version(session.settings.root))
-    there = frozenset(_installed(session, mom, force=True))
+    there = frozenset(installed_in(session, mom, force=True))
     installed = {name: session.catalog.bundle(mom, name) for name in sorted(there)}
     needs = {name: frozenset(m.includes) & there for name, m in installed.items()}
     kept_by_user = tracked(session.layout) or there
@@ -222,7 +165,7 @@ def bundle_remove(
     changes = plan.take_away(
         plan.consolidate([installed[n] for n in doomed], session.levels),
         plan.consolidate(remaining.values(), session.levels),
-        _mounts(session),
+        mount_points(session),
     )
     wish = Wish(changes, {}, {}, remaining, _versions(remaining), xattr_rule(mom), bundles=tuple(sorted(doomed)))
     scriptless = replace(session, settings=replace(session.settings, scripts=False))
@@ -298,75 +241,6 @@ def os_install(session: Session, version: int, bundles: Iterable[str], optional:
     return result
 
 
-def _scoped(session: Session, scope: Scope) -> tuple[Manifest, dict[str, Manifest], dict[str, Entry]]:
-    version = scope.version or device.current_version(session.settings.root)
-    if scope.version:
-        session.catalog.check_allowed(version)
-    mom = session.catalog.mom(version)
-    require_format(session.settings, mom.format, scope.force)
-    names = frozenset(scope.bundles) or frozenset(_installed(session, mom, scope.force))
-    found = closure(session.catalog, mom, names, optional=False)
-    wanted = plan.consolidate(found.values(), session.levels)
-    if scope.file:
-        wanted = {p: e for p, e in wanted.items() if p == scope.file or p.startswith(scope.file.rstrip("/") + "/")}
-        if not wanted:
-            raise NotInManifest(f"no installed bundle ships {scope.file}", "Check the path.")
-    return mom, found, wanted
-
-
-def diagnose(session: Session, scope: Scope) -> Problems:
-    """Compares the tree with what its bundles ship; changes nothing."""
-    steps = Steps(session.report, DIAGNOSE_STEPS)
-    steps.begin("load_manifests")
-    mom, found, wanted = _scoped(session, scope)
-    return _compare(session, scope, found, wanted, xattr_rule(mom), steps)
-
-
-def _compare(
-    session: Session,
-    scope: Scope,
-    found: Mapping[str, Manifest],
-    wanted: Mapping[str, Entry],
-    rule: XattrRule,
-    steps: Steps,
-) -> Problems:
-    if scope.extra_only:
-        return Problems(extra=_extra(session, scope, found))
-    changes = plan.restore(wanted, _mounts(session))
-    with session.root() as root:
-        facts, _ = observe(root, changes, rule, steps)
-    wrong = [e.name for e in changes.put if e.digest not in facts.digests[e.name]]
-    missing = tuple(sorted(p for p in wrong if p not in facts.kinds))
-    modified = () if scope.quick else tuple(sorted(p for p in wrong if p in facts.kinds))
-    steps.begin("remove_extra_files")
-    left = {p for p in changes.drop if p in facts.kinds}
-    extra = set(_extra(session, scope, found)) if scope.picky else set()
-    return Problems(missing, modified, tuple(sorted(left | extra)))
-
-
-def _extra(session: Session, scope: Scope, found: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """Paths below the picky tree that no bundle ships, except in whitelisted folders."""
-    known = {e.name for m in found.values() for e in m.entries if e.present or e.ghosted}
-    try:
-        spared = re.compile(scope.whitelist) if scope.whitelist else None
-    except re.error as e:
-        raise InvalidOption(f"{scope.whitelist!r} is no regular expression: {e}", "Correct --picky-whitelist.") from e
-    top = "" if scope.picky_tree == "/" else scope.picky_tree.rstrip("/")
-    extra: list[str] = []
-    skipped: list[str] = []
-    with session.root() as root:
-        if top and root.node(top, xattrs=False) is None:
-            return ()
-        for node in tree.scan(root, top, xattrs=False):
-            if any(node.path.startswith(s) for s in skipped):
-                continue
-            if spared is not None and spared.fullmatch(node.path):
-                skipped.append(node.path + "/")
-            elif node.path not in known:
-                extra.append(node.path)
-    return tuple(extra)
-
-
 def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
     """Restores the tree; gives what was wrong before, what still is, and what was done."""
     steps = Steps(session.report, REPAIR_STEPS)
@@ -378,9 +252,9 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
                 f"repairing to version {scope.version} on an installation of {installed} leaves files of both",
                 "Add --force or --picky if that is wanted.",
             )
-    mom, found, wanted = _scoped(session, scope)
+    mom, found, wanted = scoped(session, scope)
     rule = xattr_rule(mom)
-    before = _compare(session, scope, found, wanted, rule, steps)
+    before = compare(session, scope, found, wanted, rule, steps)
     chosen = {*before.missing, *before.modified}
     changes = plan.Changes(
         tuple(e for p, e in wanted.items() if e.present and p in chosen),
@@ -399,7 +273,7 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
     )
     result = carry_out(session, wish, steps)
     silent = Steps(session.report, ())
-    after = before if session.settings.dry_run else _compare(session, scope, found, wanted, rule, silent)
+    after = before if session.settings.dry_run else compare(session, scope, found, wanted, rule, silent)
     return before, after, result
 
 

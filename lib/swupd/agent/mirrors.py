@@ -12,42 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from swupd.agent.source import Source, Transport
 from swupd.errors import CertificateError, DownloadError, ServerUnreachable, SwupdError
 
 T = TypeVar("T")
 _FAULTS = (DownloadError, ServerUnreachable, CertificateError)
-
-
-class Origin(Protocol):
-    """Where a stream comes from: one Source, or Mirrors."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def received(self) -> int: ...
-    def read(self, name: str, limit: int) -> bytes | None: ...
-    def download(self, name: str, to: Path, limit: int, advance: Callable[[int], None]) -> bool: ...
-    def size(self, name: str) -> int | None: ...
-    def blame(self, name: str, reason: str) -> bool: ...
-    def skip(self, url: str, reason: str) -> None: ...
-    def survey(self, ask: Callable[[Source], T]) -> list[tuple[str, T]]: ...
-
-
-def verified(origin: Origin, name: str, obtain: Callable[[], T]) -> T:
-    """What obtain gives, asked of one mirror after another until it does not raise; else the first error.
-
-    obtain: reads the object called name from the origin, and verifies it.
-    """
-    problems: list[SwupdError] = []
-    while not problems or origin.blame(name, problems[-1].problem):
-        try:
-            return obtain()
-        except SwupdError as e:
-            problems.append(e)
-    raise problems[0]
 
 
 @dataclass(eq=False)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import random
+import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swupd import paths, stream
-from swupd.agent import actions, pending, transaction, trust
+from swupd.agent import pending, trust
 from swupd.agent import settings as device
-from swupd.agent.anchor import Anchor, Floors, load_floors
 from swupd.agent.catalog import Catalog
-from swupd.agent.chain import Chain, first_anchor
-from swupd.agent.mirrors import Mirrors, Origin
 from swupd.agent.report import Report
 from swupd.agent.settings import Settings
 from swupd.agent.source import Source, Transport
-from swupd.agent.state import Cache, Layout, State, applied, leave, locked, make_folder, tracked
-from swupd.agent.unpacker import Unpacks, started
-from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError, VersionUnknown, WriteError
+from swupd.agent.state import Cache, Layout, State
+from swupd.errors import DocumentError, Refused, RootError, SettingsError, SignatureError
 from swupd.tree import Root
+
+if TYPE_CHECKING:
+    from swupd.agent.anchor import Anchor, Floors
+    from swupd.agent.chain import Chain
+    from swupd.agent.origin import Origin
+    from swupd.agent.unpacker import Unpacks
 
 _CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
 
@@ -52,98 +54,31 @@ class Session:
 
 @contextlib.contextmanager
 def reading(settings: Settings, report: Report) -> Iterator[Session]:
-    """A session that writes nothing."""
-    _tell_unfinished(settings, report)
-    with started() as unpacker:
-        yield _session(settings, report, None, unpacker)
+    """A session that writes nothing, for commands that have one thread.
 
-
-@contextlib.contextmanager
-def changing(settings: Settings, report: Report) -> Iterator[Session]:
-    """A session that may change the device: as root, under the lock; with --dry-run one that writes nothing.
-
-    A change that was interrupted is finished or undone first. Raises ApplyError where that cannot be done.
+    Most of them find all manifests in the cache: what unpacks is loaded, and its process started, when it is needed.
     """
-    if settings.dry_run:
-        with reading(settings, report) as session:
-            yield session
-        return
-    if os.geteuid() != 0:
-        raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
-    layout = _layout(settings)
-    with locked(layout):
-        ended = recover(settings, report)
-        try:
-            state = State(layout)
-        except OSError as e:
-            raise WriteError(f"cannot use {layout.here}: {e.strerror}", "Check the disk.") from e
-        try:
-            if ended:
-                state.clean()
-            # A removal that was cut short leaves its bundle tracked.
-            state.untrack(tracked(layout) - device.installed_bundles(settings.root))
-            with started() as unpacker:
-                yield _session(settings, report, state, unpacker)
-            note_version(settings, state)
-        finally:
-            state.close()
+    tell_unfinished(settings, report)
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def unpacker() -> Unpacks:
+            from swupd.agent.unpacker import started  # noqa: PLC0415  see above
+
+            return stack.enter_context(started())
+
+        yield opened(settings, report, None, unpacker)
 
 
-def _tell_unfinished(settings: Settings, report: Report) -> None:
+def tell_unfinished(settings: Settings, report: Report) -> None:
     """Warns of a change that was interrupted; nobody but root can see one."""
     with contextlib.suppress(Refused):
         if pending.status(settings.root).unfinished:
             report.warn("A change of this tree was interrupted; the next command that changes it ends it first.")
 
 
-def recover(settings: Settings, report: Report) -> bool:
-    """Ends a change that was interrupted, and what has to follow it; gives whether it was finished, not undone.
-
-    For those who hold the lock. Raises ApplyError.
-    """
-    before = pending.status(settings.root)
-    if not before.state:
-        # What was cut short before its commit, or while it was tidied up.
-        transaction.discard(settings.root)
-        return False
-    with Root(settings.root) as root:
-        state = transaction.recover(root)
-    if before.unfinished or state == "undone":
-        report.warn(f"A change that was interrupted was {'undone' if state == 'undone' else 'finished'}.")
-    if state == "undone":
-        note_left(settings, applied(layout(settings)))
-    if before.unfinished or before.pending:
-        act(settings, report, transaction.wanted_actions(settings.root))
-    transaction.acted(settings.root)
-    return (before.unfinished or before.pending) and state != "undone"
-
-
-def note_version(settings: Settings, state: State) -> None:
-    """Writes down which version the tree has now. Raises WriteError."""
-    with contextlib.suppress(VersionUnknown):
-        version = device.current_version(settings.root)
-        if applied(state.layout) != version:
-            state.applied(version)
-
-
-def note_left(settings: Settings, before: int) -> None:
-    """Writes down the version before, if the tree is now older. Raises WriteError."""
-    if before > device.current_version(settings.root):
-        leave(layout(settings), before)
-
-
-def act(settings: Settings, report: Report, words: Iterable[str]) -> tuple[str, ...]:
-    """Runs what has to follow a change; gives a sentence for each program that failed."""
-    if not settings.scripts:
-        return ()
-    chosen = actions.choose(settings.root, words, settings.boot_update, settings.wait_for_scripts)
-    failed = actions.run(chosen)
-    for sentence in failed:
-        report.warn(sentence)
-    return failed
-
-
-def _layout(settings: Settings) -> Layout:
+def stream_layout(settings: Settings) -> Layout:
+    """Where state lies, for commands that ask a server. Raises SettingsError."""
     return Layout(settings.data_dir, settings.cache_dir, settings.urls()[1])
 
 
@@ -152,13 +87,8 @@ def layout(settings: Settings) -> Layout:
     return Layout(settings.data_dir, settings.cache_dir, settings.content_url or "none")
 
 
-def prepare_install(settings: Settings) -> None:
-    """Makes the folder that is installed into. Raises FolderError."""
-    if not settings.dry_run:
-        make_folder(settings.root, 0o755)
-
-
-def _session(settings: Settings, report: Report, state: State | None, unpacker: Unpacks) -> Session:
+def opened(settings: Settings, report: Report, state: State | None, unpacker: Callable[[], Unpacks]) -> Session:
+    """Puts a session together."""
     url, content_url = settings.urls()
     transport = _transport(settings)
     further = settings.mirror_urls()
@@ -166,6 +96,10 @@ def _session(settings: Settings, report: Report, state: State | None, unpacker: 
     def origin(one: str) -> Origin:
         if not further:
             return Source(one, transport)
+        import random  # noqa: PLC0415  most devices have one server
+
+        from swupd.agent.mirrors import Mirrors  # noqa: PLC0415
+
         return Mirrors((one, *further), transport, random.SystemRandom(), report.warn)
 
     content = origin(content_url)
@@ -183,7 +117,7 @@ def _session(settings: Settings, report: Report, state: State | None, unpacker: 
         cache=cache,
         report=report,
         check_latest=settings.check_latest_signature,
-        unpacker=unpacker,
+        opener=unpacker,
     )
     return Session(settings, report, layout, state, catalog, _levels(settings))
 
@@ -191,11 +125,16 @@ def _session(settings: Settings, report: Report, state: State | None, unpacker: 
 def _chain(
     settings: Settings, layout: Layout, versions: Origin, content: Origin, cache: Cache, report: Report
 ) -> Chain:
+    from swupd.agent.chain import Chain  # noqa: PLC0415  only devices with a root of trust need it
+
     return Chain(anchor(settings, layout, report), versions, content, cache, report, settings.stream_format(), _uptime)
 
 
 def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:
     """What the device believes before it has asked anybody. Raises RootError."""
+    from swupd.agent.anchor import Anchor  # noqa: PLC0415  as above
+    from swupd.agent.chain import first_anchor  # noqa: PLC0415
+
     if settings.root_file is None:
         raise RootError("there is no root of trust", f"Ship {paths.ROOT_OF_TRUST} in the image.")
     try:
@@ -209,6 +148,8 @@ def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:
 
 
 def _floors(layout: Layout, report: Report) -> Floors:
+    from swupd.agent.anchor import Floors, load_floors  # noqa: PLC0415  as above
+
     data = _bytes(layout.floors)
     if data is None:
         return Floors()

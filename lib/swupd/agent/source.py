@@ -1,4 +1,4 @@
-"""Where a stream comes from: the one place that opens sockets.
+"""Where a stream comes from: the one place of the agent that asks servers.
 
 HTTP, HTTPS and file:// look alike to the rest. Every answer is bounded; a missing object is None, not an error. Nothing
 that arrives here is believed: see trust.
@@ -7,23 +7,19 @@ that arrives here is believed: see trust.
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from swupd import __version__
-from swupd.errors import ApplyError, CertificateError, DownloadError, ServerUnreachable, SwupdError, write_error
+from swupd.errors import ApplyError, DownloadError, ServerUnreachable, SwupdError, Temporary, write_error
 
 if TYPE_CHECKING:
-    import requests
+    from swupd.agent.transfer import Answer, Client
 
-CONNECT_SECONDS = 30
-STALL_SECONDS = 60
 GRACE_SECONDS = 30.0
 MINIMUM_RATE = 256
 """Bytes a second that a transfer must reach on average once it has lasted GRACE_SECONDS."""
@@ -35,15 +31,6 @@ DEADLINE_RATE = 1024
 MAX_DELAY = 60.0
 T = TypeVar("T")
 _NO_RETRY = frozenset({400, 401, 403, 404, 405, 410, 414, 451})
-
-
-class _Temporary(Exception):
-    """A failure that a retry may mend."""
-
-    def __init__(self, error: SwupdError, delay: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.delay = delay
 
 
 class _TooLarge(DownloadError):
@@ -82,8 +69,8 @@ class Source:
     def __init__(self, url: str, transport: Transport) -> None:
         self.url = url.rstrip("/")
         self._transport = transport
-        self._local = threading.local()
         self._lock = threading.Lock()
+        self._made: Client | None = None
         self.received = 0
         """Bytes of bodies that came over the wire."""
 
@@ -139,14 +126,11 @@ class Source:
                 return self._file(name).stat().st_size
             except OSError:
                 return None
-        url = f"{self.url}/{urllib.parse.quote(name)}"
         try:
-            with _translated(url):
-                wait = (CONNECT_SECONDS, STALL_SECONDS)
-                answer = self._session().head(url, timeout=wait, allow_redirects=True)
-        except _Temporary as e:
+            with self._client().ask("HEAD", self._place(name)) as answer:
+                return answer.length if answer.status == 200 else None
+        except Temporary as e:
             raise e.error from e
-        return _length(answer) if answer.status_code == 200 else None
 
     def blame(self, name: str, reason: str) -> bool:
         """Whether another server may have a name right that does not verify: there is none."""
@@ -164,7 +148,7 @@ class Source:
         for left in range(self._transport.retries, -1, -1):
             try:
                 return attempt()
-            except _Temporary as e:
+            except Temporary as e:
                 if left == 0:
                     raise e.error from e
                 self._transport.sleep(min(MAX_DELAY, e.delay if e.delay is not None else delay))
@@ -176,14 +160,11 @@ class Source:
         if self.url.startswith("file://"):
             yield self._open_file(name, offset)
             return
-        url = f"{self.url}/{urllib.parse.quote(name)}"
-        with _translated(url):
-            headers = {"Range": f"bytes={offset}-"} if offset else {}
-            answer = self._session().get(url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, STALL_SECONDS))
-            with answer:
-                _check_redirect(url, [a.url for a in (*answer.history, answer)])
-                _check_status(url, answer)
-                yield answer.status_code, self._chunks(url, answer, limit)
+        url = self._place(name)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._client().ask("GET", url, headers) as answer:
+            _check_status(url, answer)
+            yield answer.status, self._chunks(url, answer, limit)
 
     def _open_file(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         path = self._file(name)
@@ -209,120 +190,40 @@ class Source:
     def _file(self, name: str) -> Path:
         return Path(urllib.parse.unquote(self.url[len("file://") :])) / name
 
-    def _chunks(self, url: str, answer: requests.Response, limit: int) -> Iterator[bytes]:
-        """The body as it arrives, without waiting for full buffers: a trickle must be seen as one."""
+    def _place(self, name: str) -> str:
+        return f"{self.url}/{urllib.parse.quote(name)}"
+
+    def _chunks(self, url: str, answer: Answer, limit: int) -> Iterator[bytes]:
+        """The body, unless it takes too long."""
         clock = self._transport.clock
         begin = clock()
         total = 0
-        length = _length(answer)
-        expected = limit if length is None else min(limit, length)
+        expected = limit if answer.length is None else min(limit, answer.length)
         deadline = max(self._transport.deadline, expected / DEADLINE_RATE)
-        while chunk := answer.raw.read1(1 << 16, decode_content=False):
+        for chunk in answer.chunks():
             total += len(chunk)
             with self._lock:
                 self.received += len(chunk)
             lasted = clock() - begin
             slow = lasted > self._transport.grace and total < lasted * self._transport.minimum_rate
             if slow or lasted > deadline:
-                raise _Temporary(
+                raise Temporary(
                     DownloadError(f"{url} arrives too slowly to be believed", "Try another mirror, or again later.")
                 )
             yield chunk
-        if length is not None and total != length:
-            raise _Temporary(
-                DownloadError(f"{url} was cut off after {total} of {length} bytes", "Run the command again to resume.")
-            )
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = _new_session(self._transport)
-        return session
+    def _client(self) -> Client:
+        with self._lock:
+            if self._made is None:
+                self._made = _new_client(self._transport)
+            return self._made
 
 
-def _new_session(transport: Transport) -> requests.Session:
-    import requests  # noqa: PLC0415  0.18 s of start-up that file:// and offline commands do without
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415
+def _new_client(transport: Transport) -> Client:
+    from swupd.agent.connection import Tls  # noqa: PLC0415  start-up time that file:// and offline commands do without
+    from swupd.agent.transfer import Client  # noqa: PLC0415
 
-    class Guarded(HTTPAdapter):
-        """Holds the server's certificate against a fingerprint as well, and does not wait for answers forever."""
-
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            if transport.tls_pin:
-                kwargs["assert_fingerprint"] = transport.tls_pin
-            super().init_poolmanager(*args, **kwargs)
-            _watch(self.poolmanager, transport.answer)
-
-        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-            if transport.tls_pin:
-                kwargs["assert_fingerprint"] = transport.tls_pin
-            manager = super().proxy_manager_for(*args, **kwargs)
-            _watch(manager, transport.answer)
-            return manager
-
-    class Session(requests.Session):
-        """Believes the CA that it was told, whatever the environment names (requests prefers that)."""
-
-        def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-            merged = super().merge_environment_settings(*args, **kwargs)
-            return {**merged, "verify": str(transport.tls_ca)} if transport.tls_ca is not None else merged
-
-    if transport.tls_ca is not None and not transport.tls_ca.is_file():
-        raise CertificateError(f"there is no file {transport.tls_ca} with a certificate", "Correct --tls-ca.")
-    session = Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, Guarded())
-    session.headers.update({"User-Agent": f"swupd-py/{__version__}", "Accept-Encoding": "identity"})
-    session.max_redirects = 5
-    session.hooks["response"].append(_without_body)
-    if transport.client_certificate is not None:
-        session.cert = str(transport.client_certificate)
-    return session
-
-
-def _watch(manager: Any, seconds: float) -> None:
-    """Has a pool manager's connections hung up where the head of an answer takes longer."""
-
-    def watched(pool: Any) -> Any:
-        class Connection(pool.ConnectionCls):  # type: ignore[misc]
-            def getresponse(self) -> Any:
-                late = threading.Event()
-                timer = threading.Timer(seconds, _hang_up, (self.sock, late))
-                timer.daemon = True
-                timer.start()
-                try:
-                    answer = super().getresponse()
-                finally:
-                    timer.cancel()
-                if late.is_set():
-                    # A head that ends early is no error to http.client.
-                    raise TimeoutError("its answer takes too long")
-                return answer
-
-        return type(pool.__name__, (pool,), {"ConnectionCls": Connection, "is_watched": True})
-
-    pools = manager.pool_classes_by_scheme
-    if not any(hasattr(pool, "is_watched") for pool in pools.values()):
-        manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in pools.items()}
-
-
-def _hang_up(connection: socket.socket, late: threading.Event) -> None:
-    late.set()
-    with contextlib.suppress(OSError):
-        # Not that of a TLS socket, which would take itself apart under its reader.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-def _without_body(answer: requests.Response, **_: object) -> None:
-    """Hangs up on a redirect: requests would read its body into memory, however much comes and however slowly."""
-    if answer.is_redirect:
-        answer.raw.close()
-
-
-def _length(answer: requests.Response) -> int | None:
-    """How long a body is said to be; None where that is no number."""
-    text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return Client(Tls(transport.tls_ca, transport.tls_pin, transport.client_certificate), transport.answer)
 
 
 def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
@@ -335,64 +236,11 @@ def _bounded(chunks: Iterator[bytes], limit: int, name: str) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_redirect(asked: str, came: Iterable[str]) -> None:
-    if asked.lower().startswith("https:") and not all(url.lower().startswith("https:") for url in came):
-        raise CertificateError(f"{asked} leads away from HTTPS", "Use another mirror.")
-
-
-def _check_status(url: str, answer: requests.Response) -> None:
-    status = answer.status_code
-    if status in {200, 404, 206, 416}:
+def _check_status(url: str, answer: Answer) -> None:
+    if answer.status in {200, 404, 206, 416}:
         return
-    error = DownloadError(f"the server answered {status} {answer.reason} for {url}", "Try again later.")
-    if status in _NO_RETRY:
+    error = DownloadError(f"the server answered {answer.status} {answer.reason} for {url}", "Try again later.")
+    if answer.status in _NO_RETRY:
         raise error
-    wait = answer.headers.get("Retry-After", "")
-    raise _Temporary(error, float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None)
-
-
-@contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    import requests  # noqa: PLC0415
-    import urllib3  # noqa: PLC0415
-
-    try:
-        yield
-    except requests.exceptions.SSLError as e:
-        raise CertificateError(
-            f"the TLS connection for {url} cannot be trusted: {_innermost(e)}", "Check the URL, the CA and the clock."
-        ) from e
-    except (requests.exceptions.ConnectionError, requests.exceptions.ConnectTimeout) as e:
-        error = ServerUnreachable(
-            f"no connection to {url}: {_innermost(e)}", "Check the network, the proxy and the URL."
-        )
-        if _was_refused(e):
-            raise error from e
-        raise _Temporary(error) from e
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as e:
-        if isinstance(e, requests.exceptions.TooManyRedirects | ValueError):
-            raise DownloadError(f"{url} cannot be fetched: {_innermost(e)}", "Check the URL.") from e
-        raise _Temporary(DownloadError(f"{url} broke off: {_innermost(e)}", "Run the command again to resume.")) from e
-    except ValueError as e:  # from urllib, for the address in a redirect
-        raise DownloadError(f"{url} leads to a malformed address: {e}", "Use another mirror.") from e
-
-
-def _was_refused(error: BaseException) -> bool:
-    """Whether there was nobody at all: no address, no route, no listener. A retry would only cost time."""
-    import urllib3  # noqa: PLC0415
-
-    inner = error.args[0] if error.args else None
-    reason = getattr(inner, "reason", inner)
-    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-
-
-def _innermost(error: BaseException) -> str:
-    """The last sentence of what a library of many layers says."""
-    inner = error
-    while True:
-        causes = (getattr(inner, "reason", None), *inner.args)
-        deeper = next((cause for cause in causes if isinstance(cause, BaseException)), None)
-        if deeper is None:
-            break
-        inner = deeper
-    return str(inner).rsplit(": ", 1)[-1].strip("'\")") or type(error).__name__
+    wait = answer.header("Retry-After")
+    raise Temporary(error, float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None)

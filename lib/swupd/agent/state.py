@@ -12,7 +12,6 @@ import fcntl
 import functools
 import os
 import re
-import shutil
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -347,7 +346,7 @@ class State(Cache):
                 items = list(os.scandir(folder)) if folder.is_dir() else []
                 for item in items:
                     if item.is_dir(follow_symlinks=False):
-                        shutil.rmtree(item)
+                        _remove_folder(item.path)
                     else:
                         os.unlink(item)
 
@@ -380,8 +379,14 @@ def _put(folder: int, name: bytes, to: bytes) -> None:
     except OSError as e:
         if e.errno != errno.ENOTEMPTY:
             raise
-        shutil.rmtree(to, dir_fd=folder)
+        _remove_folder(to, folder)
     os.rename(name, to, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _remove_folder(name: str | bytes, folder: int | None = None) -> None:
+    import shutil  # noqa: PLC0415  slow to load; whatever changes a tree has loaded it before
+
+    shutil.rmtree(name, dir_fd=folder)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -5,19 +5,15 @@ Threads would not do: most files are small, and what Python does for each takes 
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-import pickle
-import signal
-import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, cast
 
-from swupd import hashing, paths
-from swupd.agent import confinement
+from swupd import hashing, paths, tree
+from swupd.agent import plan
 from swupd.agent.objects import XattrRule, digests
+from swupd.agent.plan import Changes, Facts
+from swupd.agent.report import Steps
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -25,7 +21,6 @@ MANY = 10_000
 """As many paths are worth a process."""
 _PROCESSES = 4
 _BLOCKS = 1000
-_TURN = struct.Struct("=I")
 
 Found = tuple[str, str | None, dict[str, Node]]
 """(path, kind, what it may go by) as look gives them."""
@@ -56,21 +51,60 @@ def differing(
         found = ((entry, *look(root, entry.name, rule)) for entry in blocks[number])
         return [(e.name, kind, views) for e, kind, views in found if e.digest not in views or e.kind != kind]
 
-    left = set(range(len(blocks)))
-    with _turns(len(blocks)) as turns, _helpers(turns, compare, _wanted(len(ordered))) as answers:
-        for number in _taken(turns):
-            yield from compare(number)
-            left.discard(number)
+    for number, found in _by_all(compare, len(blocks), _wanted(len(ordered))):
+        yield from found
+        if number is not None:
             # They are taken in order: about as many are done by all together.
             progress(min((number + 1) * size, len(ordered)), len(ordered), "files")
-        for answer in answers:
-            for number, found in _told(answer):
-                yield from found
-                left.discard(number)
-    # Of a process that was killed, or that met an error: it is met here again.
-    for number in sorted(left):
-        yield from compare(number)
     progress(len(ordered), len(ordered), "files")
+
+
+def _by_all(
+    compare: Callable[[int], list[Found]], count: int, helpers: int
+) -> Iterator[tuple[int | None, list[Found]]]:
+    """What compare gives for each number, with the number where that was its turn here."""
+    if not helpers:
+        yield from ((number, compare(number)) for number in range(count))
+        return
+    from swupd.agent import turns  # noqa: PLC0415  few trees are so large
+
+    yield from turns.shared(compare, count, helpers)
+
+
+def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
+    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
+    progress = steps.begin("check_files_hash")
+    kinds = {e.name: e.kind for e in changes.put}
+    digests = {e.name: frozenset({e.digest}) for e in changes.put}
+    seen: dict[str, Node] = {}
+    for path, kind, found in differing(root, changes.put, rule, progress):
+        digests[path] = frozenset(found)
+        if kind is None:
+            del kinds[path]
+        else:
+            kinds[path] = kind
+        if kind == "F":
+            seen.update(found)
+    for path in plan.look_at(changes):
+        if path not in digests and (other := kind_at(root, path)) is not None:
+            kinds[path] = other
+    below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
+    return Facts(digests, kinds, below), seen
+
+
+def _below(root: Root, folder: str) -> frozenset[str]:
+    """All paths below a folder, those of devices, sockets and pipes too."""
+    special: list[str] = []
+    found = frozenset(n.path for n in tree.scan(root, folder, xattrs=False, special=special.append))
+    return found.union(special)
+
+
+def kind_at(root: Root, path: str) -> str | None:
+    """F, D, L, "?" for anything else, None for nothing."""
+    node = root.node(path, xattrs=False)
+    if node is not None:
+        return node.kind
+    return "?" if root.exists(path) else None
 
 
 def _wanted(count: int) -> int:
@@ -78,65 +112,3 @@ def _wanted(count: int) -> int:
     if count < MANY or threading.active_count() > 1:
         return 0
     return min(_PROCESSES, len(os.sched_getaffinity(0))) - 1
-
-
-@contextlib.contextmanager
-def _turns(count: int) -> Iterator[int]:
-    """A pipe with the numbers up to a count: who reads one has taken it."""
-    read_end, write_end = os.pipe()
-    try:
-        with open(write_end, "wb") as pipe:
-            # So few that they have room there.
-            pipe.write(b"".join(map(_TURN.pack, range(count))))
-        yield read_end
-    finally:
-        os.close(read_end)
-
-
-def _taken(turns: int) -> Iterator[int]:
-    while turn := os.read(turns, _TURN.size):
-        yield int(_TURN.unpack(turn)[0])
-
-
-@contextlib.contextmanager
-def _helpers(turns: int, compare: Callable[[int], list[Found]], count: int) -> Iterator[list[BinaryIO]]:
-    """Processes that take turns, too; gives what each of them answers. Fewer where there can be no more."""
-    answers: list[BinaryIO] = []
-    children: list[int] = []
-    try:
-        with contextlib.suppress(OSError):
-            for _ in range(count):
-                read_end, write_end = os.pipe()
-                answers.append(open(read_end, "rb"))  # noqa: SIM115 - closed below
-                with open(write_end, "wb") as answer:
-                    children.append(_forked(turns, compare, answer))
-        yield answers
-    finally:
-        for file in answers:
-            file.close()
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-
-
-def _forked(turns: int, compare: Callable[[int], list[Found]], answer: BinaryIO) -> int:
-    parent = os.getpid()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        gc.disable()
-        confinement.end_with(parent)
-        # All at once: nobody listens before the last turn is taken.
-        pickle.dump([(number, compare(number)) for number in _taken(turns)], answer)
-        answer.flush()
-    finally:
-        os._exit(0)
-
-
-def _told(answer: BinaryIO) -> list[tuple[int, list[Found]]]:
-    """What a process of one's own answered; nothing where it did not come so far."""
-    try:
-        return cast(list[tuple[int, list[Found]]], pickle.load(answer))
-    except (EOFError, pickle.UnpicklingError):
-        return []
