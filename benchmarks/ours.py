@@ -16,7 +16,7 @@ from benchmarks.meter import Cost
 from benchmarks.trees import Release
 from benchmarks.web import Web, serving
 
-_START = "import sys; sys.path.insert(0, {!r}); from {} import main; sys.exit(main())"
+_START = "import sys; sys.path.insert(0, {!r}); from {} import run; run()"
 LIBRARY = os.fspath(Path(__file__).parents[1] / "lib")
 SERVER = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.server.cli"))
 AGENT = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.agent.cli"))

@@ -346,3 +346,16 @@ def test_hashdump_hashes_below_a_prefix_and_without_xattrs(tmp_path: Path, capsy
     assert plain == "28cb7c6cad23920f344157f48ae353caca34e9a2f5cff934a4fdaaf7509f2062"
     assert cli.main(["hashdump", str(tmp_path / "tree/usr/a")]) == 0
     assert capsys.readouterr().out.strip() != plain
+
+
+def test_the_program_ends_at_once_and_says_all(installed: Device) -> None:
+    line = [sys.executable, "-m", "swupd.agent.cli", "info", "--path", str(installed.root), *installed.options()]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "10" in done.stdout and not done.stderr
+
+
+def test_a_program_that_cannot_say_it_all_does_not_end_well(installed: Device) -> None:
+    line = [sys.executable, "-m", "swupd.agent.cli", "info", "--path", str(installed.root), *installed.options()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode != 0

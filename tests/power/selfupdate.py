@@ -165,7 +165,7 @@ class Machine:
         options = ["--url", "file:///mnt/www", "--format", "30", "--nosigcheck"]
         options += ["--statedir", "/var/lib/swupd", "--no-scripts", "--no-progress"]  # no cryptography in the tree
         return self.python(
-            "-c", "import sys; from swupd.agent.cli import main; sys.exit(main())", *words, *options, visit=visit
+            "-c", "from swupd.agent.cli import run; run()", *words, *options, visit=visit
         )
 
     def python(self, *words: str, visit: Visitor = lambda _: None) -> Ended:

@@ -379,3 +379,8 @@ class _Console:
         if self._bar and self._phase:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def run() -> None:
+    """The program."""
+    sys.exit(main())
