@@ -15,13 +15,14 @@ LARGEST_DICTIONARY = 8 * MIB
 class Effort(enum.Enum):
     """How hard to try.
 
-    BEST is for plain deltas, which are mostly runs of zeros: those want long matches. RUNS is for diffs in runs: every
-    other byte is of the same kind. LISTS is for manifests: half the time for fewer bytes. PACKED is for what is
+    BEST is for plain deltas, which are mostly runs of zeros: those want long matches. LOOSE is for small ones together.
+    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: half the time for fewer bytes. PACKED is for what is
     compressed already.
     """
 
     NORMAL = "normal"
     BEST = "best"
+    LOOSE = "loose"
     RUNS = "runs"
     FAST = "fast"
     PACKED = "packed"
@@ -34,12 +35,13 @@ class Effort(enum.Enum):
 
 
 _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
-    Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 32, "depth": 8},
+    Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 24, "depth": 6},
     Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 128, "depth": 16},
+    Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
     Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 8},
     Effort.PACKED: {"mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8, "depth": 1},
-    Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "mode": lzma.MODE_FAST},
+    Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 24, "mode": lzma.MODE_FAST},
 }
 
 

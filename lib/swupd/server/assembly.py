@@ -26,6 +26,8 @@ from swupd.xz import Effort
 _MANIFEST_MODE = 0o100644
 
 
+_TOGETHER = {Form.PLAIN: Effort.LOOSE, Form.RUNS: Effort.RUNS}
+"""How small deltas are compressed together, as well as can be."""
 _FILES, _DELTAS = 16, 4
 """How many are one task of the crew: most are done in less time than it takes to hand one out."""
 
@@ -266,8 +268,8 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
     }
     earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
     bytes_of = {pair.name: sizes[pair.key].of[pack.form] for pair in made}
-    effort = Effort.RUNS if pack.form is Form.RUNS and draft.effort is Effort.BEST else draft.effort
-    return list(packs.pieces(staged, readers, bytes_of, earlier, effort))
+    together = _TOGETHER[pack.form] if pack.old is not None and draft.effort is Effort.BEST else draft.effort
+    return list(packs.pieces(staged, readers, bytes_of, earlier, together))
 
 
 def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:
