@@ -48,3 +48,5 @@ SWUPD_PYTHON ?= "python3-asn1crypto \
 SWUPD_PYTHON[doc] = "Packages that the agent needs to run; compression.zstd is in Python from 3.14 on"
 RDEPENDS:${PN} = "${SWUPD_PYTHON}"
 RDEPENDS:initramfs-module-swupd = "initramfs-framework-base"
+# What HTTPS servers are checked with; who uses HTTP or --tls-ca can do without.
+RRECOMMENDS:${PN} += "ca-certificates"
