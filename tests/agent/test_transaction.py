@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from swupd.agent import actions, apply, backend, helper, moves, pending, shadow, syscalls, transaction
+from swupd.agent import actions, apply, backend, helper, moves, pending, shadow, space, syscalls, transaction
 from swupd.agent.objects import XattrRule
 from swupd.agent.preparation import How
 from swupd.errors import ApplyError, DiskSpace, Refused, SwupdError, WriteError
@@ -552,17 +552,38 @@ def test_without_room_for_a_second_usr_files_are_replaced_singly(
     reference = device.copy(device.base / "reference")
     reference.ok("update")
     inode = (device.root / "usr").stat().st_ino
+    monkeypatch.setattr(space, "folders_at_most", lambda root: (1, 1 << 60))
     monkeypatch.setattr(shadow, "folders", lambda root, top: (1, 1 << 60))
     assert "replaced singly" in device.ok("update").err
     assert (device.root / "usr").stat().st_ino == inode
     assert device.tree() == reference.tree()
 
 
+@pytest.mark.parametrize("bound", [(1, 1 << 60), (0, 0)])
+def test_folders_are_counted_where_a_bound_does_not_tell(
+    device: Device, monkeypatch: pytest.MonkeyPatch, bound: tuple[int, int]
+) -> None:
+    inode = (device.root / "usr").stat().st_ino
+    monkeypatch.setattr(space, "folders_at_most", lambda root: bound)
+    assert "replaced singly" not in device.ok("update").err
+    assert (device.root / "usr").stat().st_ino != inode
+
+
+def test_folders_are_not_counted_where_all_that_could_be_has_room(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "folders", lambda root, top: pytest.fail("they were counted"))
+    monkeypatch.setattr(space, "folders_at_most", lambda root: (10, 40960))
+    device.ok("update")
+
+
 def test_what_a_shadow_costs_is_known_before(tmp_path: Path) -> None:
     device = make_tree(tmp_path / "device", {"/usr/a/b/c": "c", "/usr/d": Folder(), "/opt/x": "x"})
     with Root(device) as root:
         count, size = shadow.folders(root, "/usr")
+        most = space.folders_at_most(root)
     assert count == 4 and size >= 4 * 4096
+    assert most[0] == 0 or (most[0] >= count and most[1] >= size)
 
 
 @pytest.mark.parametrize("way", ["exchange", "journal"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -120,6 +121,12 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
     if session.settings.skip_space_check:
         return True
     if not obstacle(root):
+        with contextlib.suppress(DiskSpace):
+            # There mostly is room for all that could be there, which takes a moment to know.
+            most = space.folders_at_most(root)
+            if most[0]:
+                space.check(state, made, root, most)
+                return True
         try:
             space.check(state, made, root, shadow.folders(root, TOP))
             return True

@@ -56,6 +56,13 @@ def check(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)
     return total
 
 
+def folders_at_most(root: Root) -> tuple[int, int]:
+    """(number, bytes) that folders of a tree have at most, by all that is on its file system: nothing is walked."""
+    found = os.fstatvfs(root.fd)
+    used = found.f_files - found.f_ffree
+    return used, used * 2 * _BLOCK
+
+
 def _enough(place: str, needed: int, files: int) -> None:
     free = os.statvfs(place)
     if needed > free.f_bavail * free.f_frsize:
