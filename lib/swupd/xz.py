@@ -16,8 +16,8 @@ class Effort(enum.Enum):
     """How hard to try.
 
     BEST is for plain deltas, which are mostly runs of zeros: those want long matches. LOOSE is for small ones together.
-    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: half the time for fewer bytes. PACKED is for what is
-    compressed already.
+    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: half the time for fewer
+    bytes. PACKED is for what is compressed already.
     """
 
     NORMAL = "normal"
