@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import struct
 import zipfile
 from dataclasses import replace
@@ -125,3 +126,19 @@ def test_one_bundle_can_be_asked_for(www: Path) -> None:
 def test_versions_must_be_in_order(www: Path) -> None:
     with pytest.raises(InvalidOption, match="10 is not after 20"):
         why.why(www, 20, 10)
+
+
+def test_a_delta_costs_what_it_takes_of_the_smallest_pack(tmp_path: Path) -> None:
+    old = bytearray(random.Random(7).randbytes(400_000))
+    new = bytearray(old)
+    for at in range(0, len(new), 41):
+        new[at] = new[at] + at // 4000 & 255
+    for version, content in ((10, old), (20, new)):
+        files = {"/lib.so": File(bytes(content), 0o644)}
+        builders.release(tmp_path, version, files, {"os-core": REST}, previous_versions=1)
+    www = tmp_path / "www"
+    (own,) = (www / "20").glob("pack-os-core-from-10.runs.tar")
+    cost = next(c.cost for c in why.why(www, 10, 20).causes if c.path == "/lib.so")
+    assert 0 < cost < own.stat().st_size
+    own.unlink()
+    assert next(c.cost for c in why.why(www, 10, 20).causes if c.path == "/lib.so") > cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -90,7 +91,7 @@ def _causes(store: FolderStore, name: str, before: Release, after: Release) -> I
 def _changed(
     store: FolderStore, name: str, have: Mapping[str, Entry], old: Manifest | None, new: Manifest
 ) -> Iterator[Cause]:
-    costs = _delta_sizes(store, stream.pack(name, new.version, old.version)) if old is not None else {}
+    costs = _delta_sizes(store, _smallest_pack(store, name, new.version, old.version)) if old is not None else {}
     paid: set[str] = set()
     for entry in sorted((e for e in new.entries if e.present), key=lambda e: e.name):
         was = have.get(entry.name)
@@ -106,6 +107,13 @@ def _cost(store: FolderStore, entry: Entry, costs: Mapping[str, int]) -> tuple[i
     if entry.digest in costs:
         return costs[entry.digest], "delta"
     return store.size(stream.fullfile(entry.version, entry.digest)) or 0, "fullfile"
+
+
+def _smallest_pack(store: FolderStore, bundle: str, version: int, before: int) -> str:
+    """The pack that a device with all libraries takes (docs/adr/0014)."""
+    plain = stream.pack(bundle, version, before)
+    beside = (store.www / plain).parent.glob(f"{glob.escape(plain.rpartition('/')[2].removesuffix('.tar'))}.*.tar")
+    return min((f"{version}/{pack.name}" for pack in beside), default=plain)
 
 
 def _delta_sizes(store: FolderStore, pack: str) -> dict[str, int]:
