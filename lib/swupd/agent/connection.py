@@ -126,10 +126,14 @@ class Connection:
     def received(self, buffer: memoryview) -> int:
         """Takes what has arrived. Raises TimeoutError, also where much arrives too slowly."""
         left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("its answer takes too long")
-        self._socket.settimeout(min(left, STALL_SECONDS))
-        return self._socket.recv_into(buffer)
+        try:
+            if left > 0:
+                self._socket.settimeout(min(left, STALL_SECONDS))
+                return self._socket.recv_into(buffer)
+        except TimeoutError:
+            if time.monotonic() < self._until:
+                raise
+        raise TimeoutError("its answer takes too long")
 
     def _asked(self, method: str, target: str, headers: Mapping[str, str]) -> Response:
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
