@@ -90,6 +90,7 @@ class _Pack:
 
     new: Manifest
     old: Manifest | None
+    pairs: tuple[Pair, ...] = ()
     form: Form = Form.PLAIN
 
     def name(self, sizes: Mapping[tuple[str, str], DeltaSizes]) -> str:
@@ -98,7 +99,7 @@ class _Pack:
             return stream.pack(self.new.name, self.new.version, 0)
         variant = ""
         if self.form is Form.RUNS:
-            folded = any(sizes[pair.key].folded for pair in deltas.pairs(self.old, self.new))
+            folded = any(sizes[pair.key].folded for pair in self.pairs)
             variant = folding.variants()[0] if folded else folding.RUNS
         return stream.pack(self.new.name, self.new.version, self.old.version, variant)
 
@@ -165,7 +166,8 @@ def _packs(draft: Draft) -> list[_Pack]:
     for new in draft.release.written():
         found.append(_Pack(new, None))
         for old in _older_manifests(draft, new):
-            found += [_Pack(new, old, form) for form in (Form.PLAIN, Form.RUNS)]
+            pairs = deltas.pairs(old, new)
+            found += [_Pack(new, old, pairs, form) for form in (Form.PLAIN, Form.RUNS)]
     return found
 
 
@@ -233,7 +235,7 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
     """Makes each delta that some pack wants once; gives their sizes."""
     wanted: dict[tuple[str, str], Pair] = {}
     for pack in todo:
-        for pair in deltas.pairs(pack.old, pack.new) if pack.old is not None else ():
+        for pair in pack.pairs:
             wanted.setdefault(pair.key, pair)
     tasks = [
         DeltaTask(
@@ -256,7 +258,7 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
     entries: Iterable[Entry] = pack.new.entries
     made: list[Pair] = []
     if pack.old is not None:
-        found = [pair for pair in deltas.pairs(pack.old, pack.new) if pack.form in sizes[pair.key].of]
+        found = [pair for pair in pack.pairs if pack.form in sizes[pair.key].of]
         made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
         by_delta = {pair.new.digest for pair in made}
         entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]

@@ -48,10 +48,10 @@ class Pair:
 
 def changed(old: Manifest, new: Manifest) -> tuple[Entry, ...]:
     """Present entries that a device with the old manifest must get: newer, and not the same object (section 5)."""
-    have = {(e.name, e.digest, e.kind) for e in old.entries if e.present}
-    return tuple(
-        e for e in new.entries if e.present and e.version > old.version and (e.name, e.digest, e.kind) not in have
-    )
+    newer = [e for e in new.entries if e.version > old.version and e.present]
+    names = {e.name for e in newer}
+    have = {(e.name, e.digest, e.kind) for e in old.entries if e.name in names and e.present}
+    return tuple(e for e in newer if (e.name, e.digest, e.kind) not in have)
 
 
 def pairs(old: Manifest, new: Manifest) -> tuple[Pair, ...]:

@@ -271,7 +271,7 @@ class Trusted:
         at = base
         while len(found) < count:
             found.append(at)
-            if not 0 < at.mom.previous < at.version:
+            if len(found) == count or not 0 < at.mom.previous < at.version:
                 break
             try:
                 at = self.release(at.mom.previous)
