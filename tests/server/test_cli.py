@@ -217,3 +217,11 @@ def test_an_interrupted_publish_says_so_in_one_line(
     monkeypatch.setattr(cli, "publish", interrupted)
     assert cli.main(publish(base)) == 130
     assert capsys.readouterr().err == "swupd-server: interrupted; what was published before is untouched\n"
+
+
+def test_the_program_ends_with_the_code_of_its_command() -> None:
+    line = [sys.executable, "-c", "from swupd.server.cli import run; run()", "lint", "--www", "/nowhere"]
+    done = subprocess.run(line, capture_output=True, check=False)
+    assert done.returncode not in {0, 1} and b"Traceback" not in done.stderr
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(line, stdout=full, stderr=full, check=False).returncode != 0

@@ -388,6 +388,10 @@ def run() -> NoReturn:
     # Lists of many paths are no garbage, however often one looks.
     gc.set_threshold(100_000, 50, 100)
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # Nobody listens any more, or there is no room for what was said.
+        code = code or 1
     os._exit(code)
