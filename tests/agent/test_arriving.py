@@ -171,7 +171,8 @@ def test_an_update_stages_what_the_first_half_of_a_pack_holds_before_the_second_
     staged, waited = tmp_path / "state", list[bool]()
 
     def some_staged() -> bool:
-        return any(p.stat().st_size == 1_500_000 for p in staged.glob("**/staged/*") if len(p.name) == 64)
+        # No deeper: folders below it are renamed while this looks.
+        return any(p.stat().st_size == 1_500_000 for p in staged.glob("cache/*/staged/*") if len(p.name) == 64)
 
     with server(_halves(www, some_staged, waited)) as told:
         device = Device(tmp_path, told.url, None)
