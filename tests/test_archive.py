@@ -124,6 +124,33 @@ def test_any_xattrs_and_targets_survive(xattrs: list[tuple[str, bytes]], target:
     assert (found.target, found.xattrs) == (node.target, node.xattrs)
 
 
+@given(st.lists(st.text("a.é", min_size=1, max_size=130), min_size=1, max_size=4).map("/".join))
+def test_any_name_survives_and_takes_the_room_that_is_counted(name: str) -> None:
+    node = tree.file_node("/x", 0o644, 3)
+    tar = archive.Group(((name, node, lambda: b"abc"),)).tar()
+    assert len(tar) == archive.member_size(name, node)
+    ((found, _, data),) = read(tar + bytes(1024))
+    assert (found, data) == (name, b"abc")
+    with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024)), encoding="utf-8") as opened:
+        assert opened.getnames() == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("a" * 100, 1),
+        ("a" * 101, 3),
+        ("a" * 155 + "/" + "b" * 100, 1),
+        ("a" * 156 + "/" + "b" * 100, 3),
+        ("a" * 155 + "/" + "b" * 101, 3),
+        ("a" * 100 + "/", 3),
+        ("/" + "a" * 100, 3),
+    ],
+)
+def test_a_long_name_needs_no_record_where_its_two_parts_have_room(name: str, blocks: int) -> None:
+    assert len(archive.header(name, tree.file_node("/x", 0o644, 0))) == blocks * 512
+
+
 @pytest.mark.parametrize("how", COMPRESSIONS)
 def test_every_compression_is_read(how: str) -> None:
     content = random.Random(3).randbytes(100_000)

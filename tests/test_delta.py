@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swupd import archive, delta, hashing, manifest, tree
+from swupd.delta import Form
 from swupd.errors import ArchiveError
 from tests.conftest import Golden
 
@@ -289,6 +290,8 @@ def test_a_control_block_has_a_bound_near_the_new_file() -> None:
     [
         ("a" * 64 + "-" + "b" * 64, ("a" * 64, "b" * 64)),
         ("10-20-" + "a" * 64 + "-" + "b" * 64, ("a" * 64, "b" * 64)),
+        ("a" * 64 + "/" + "b" * 64, ("a" * 64, "b" * 64)),
+        ("10-20-" + "a" * 64 + "/" + "b" * 64, None),
         ("-" + "a" * 64 + "-" + "b" * 64, None),
         ("10-" + "a" * 64 + "-" + "b" * 64, None),
         ("a" * 64, None),
@@ -302,8 +305,9 @@ def test_names_of_deltas(text: str, pair: tuple[str, str] | None) -> None:
     assert delta.parse_name(text) == pair
 
 
-def test_a_name_is_read_as_it_was_written() -> None:
-    assert delta.parse_name(delta.name(10, 20, "a" * 64, "b" * 64)) == ("a" * 64, "b" * 64)
+@pytest.mark.parametrize("form", Form)
+def test_a_name_is_read_as_it_was_written(form: Form) -> None:
+    assert delta.parse_name(delta.name(10, 20, "a" * 64, "b" * 64, form)) == ("a" * 64, "b" * 64)
 
 
 def _objects(www: Path) -> dict[str, bytes]:

@@ -97,7 +97,7 @@ def test_an_updated_tree_is_the_new_one_but_for_configuration(published: Publish
 def test_an_update_by_single_files_gives_the_same_tree(published: Published) -> None:
     assert published.agent("os-install", "--version", "10", "--bundles", "python,sync", tree="second") == 0
     hidden = [
-        pack.rename(pack.with_suffix(".hidden")) for pack in (published.base / "www/20").glob("pack-*-from-10.tar")
+        pack.rename(pack.with_suffix(".hidden")) for pack in (published.base / "www/20").glob("pack-*-from-10.*tar")
     ]
     try:
         assert hidden

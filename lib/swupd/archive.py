@@ -53,12 +53,14 @@ _RECORD_TYPES = frozenset(
 _MOST_ID = 0o7777777
 _MOST_SIZE = 0o77777777777
 """What the numbers of a ustar header can say."""
+_MOST_NAME, _MOST_PREFIX = 100, 155
+"""Bytes of the two parts of a name there."""
 
 
 def header(name: str, node: Node) -> bytes:
     """The tar header of an object under a name, PAX records included."""
     encoded, link = name.encode(), paths.encode(node.target)
-    info = tarfile.TarInfo(name[:100] if len(encoded) > 100 else name)
+    info = tarfile.TarInfo(name if _has_room(encoded) else name[:100])
     info.type = _TYPES[node.kind]
     info.mode = node.permissions
     info.uid = node.uid if node.uid <= _MOST_ID else 0
@@ -75,7 +77,7 @@ def header(name: str, node: Node) -> bytes:
 def _records(name: bytes, link: bytes, node: Node) -> list[tuple[bytes, bytes]]:
     """What has no room in a ustar header."""
     records: list[tuple[bytes, bytes]] = []
-    if len(name) > 100:
+    if not _has_room(name):
         records.append((b"path", name))
     if len(link) > 100:
         records.append((b"linkpath", link))
@@ -89,6 +91,13 @@ def _records(name: bytes, link: bytes, node: Node) -> list[tuple[bytes, bytes]]:
         text = base64.b64encode(value).rstrip(b"=")
         records += [(b"LIBARCHIVE.xattr." + raw, text), (b"SCHILY.xattr." + raw, value)]
     return records
+
+
+def _has_room(name: bytes) -> bool:
+    """Whether a ustar header can say a name, in two parts where it is long."""
+    # The first part as short as can be.
+    folder = name.find(b"/", max(0, len(name) - _MOST_NAME - 1))
+    return len(name) <= _MOST_NAME or (0 < folder <= _MOST_PREFIX and folder + 1 < len(name))
 
 
 def _pax(records: list[tuple[bytes, bytes]]) -> bytes:

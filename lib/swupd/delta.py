@@ -15,9 +15,14 @@ import io
 import lzma
 import re
 import struct
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, repeat
+from operator import add
 from typing import BinaryIO
 
 import bsdiff4.core
@@ -31,7 +36,7 @@ _LARGE = struct.Struct("<8sBIQQQQQIIIH")
 _RUNS = struct.Struct("<8sBIQQQQQIIIHx")
 """The same, and a byte that makes it even: pairs begin where the compressor knows them for such."""
 _SMALL = struct.Struct("<8sBBHHHHIIIH")
-_NAME = re.compile(r"(?:[0-9]+-[0-9]+-)?([0-9a-f]{64})-([0-9a-f]{64})", re.ASCII)
+_NAME = re.compile(r"(?:(?:[0-9]+-[0-9]+-)?([0-9a-f]{64})-|([0-9a-f]{64})/)([0-9a-f]{64})", re.ASCII)
 _TRIPLE = struct.Struct("<qqq")
 _ENCODINGS = {"none": 0, "bzip2": 1, "gzip": 2, "xz": 3, "zeros": 4}
 _SHIFTS = (0, 5, 10)
@@ -75,15 +80,20 @@ class Patch:
     chunks: Iterator[bytes]
 
 
-def name(from_version: int, to_version: int, from_digest: str, to_digest: str) -> str:
-    """A file delta's name in a pack; all client generations can read this form (4.1)."""
+def name(from_version: int, to_version: int, from_digest: str, to_digest: str, form: Form = Form.PLAIN) -> str:
+    """A file delta's name in a pack: of the plain form one that all client generations can read (4.1).
+
+    In runs it is in two parts, which a tar's header has room for: that is read in half of the time of a PAX record.
+    """
+    if form is Form.RUNS:
+        return f"{from_digest}/{to_digest}"
     return f"{from_version}-{to_version}-{from_digest}-{to_digest}"
 
 
 def parse_name(text: str) -> tuple[str, str] | None:
     """(from digest, to digest) of a delta's name, with or without its version prefix; else None."""
     found = _NAME.fullmatch(text)
-    return (found[1], found[2]) if found else None
+    return (found[1] or found[2], found[3]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,21 +370,23 @@ class _Runs:
 
     def __init__(self, pairs: _Block, limit: int) -> None:
         self._pairs, self._limit = pairs, limit
-        self._waiting = bytearray()
+        self._waiting = b""
 
     def read(self, size: int) -> bytes:
         """So many bytes of the diff, fewer only at the end. Raises ArchiveError."""
-        while len(self._waiting) < size and (pairs := self._pairs.read(_PAIRS)):
+        parts, have = [self._waiting], len(self._waiting)
+        while have < size and (pairs := self._pairs.read(_PAIRS)):
             if len(pairs) % runs.PAIR:
                 raise ArchiveError("a block of the delta is cut off")
             diff = runs.expand(pairs)
             self._limit -= len(diff)
             if self._limit < 0:
                 raise ArchiveError("a block of the delta is larger than the file it makes")
-            self._waiting += diff
-        data = bytes(self._waiting[:size])
-        del self._waiting[:size]
-        return data
+            parts.append(diff)
+            have += len(diff)
+        data = b"".join(parts)
+        self._waiting = data[size:]
+        return data[:size]
 
 
 def _exactly(block: _Block | _Runs, size: int) -> bytes:
@@ -391,98 +403,110 @@ def _end(block: _Block | _Runs) -> None:
         raise ArchiveError("a block of the delta has a length that its control block contradicts")
 
 
-_Step = tuple[int, int, int]
-"""(old, add, copy): add so many bytes to those of the old file from `old` on, then copy so many."""
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Steps of a control block, one after another: each adds bytes to those of the old file, then copies some.
+
+    places: where in the old file each begins, and where the next one does. adds: how many bytes each adds.
+    ends: how many bytes of the new file there are before each, and after the last. triples: what bsdiff4 is told.
+    """
+
+    places: list[int]
+    adds: array[int]
+    ends: list[int]
+    triples: bytes
 
 
 def _patched(head: _Head, control: _Block, diff: _Block | _Runs, extra: _Block, old: BinaryIO) -> Iterator[bytes]:
-    for batch in _batches(_steps(head, control)):
-        added, copied = sum(add for _, add, _ in batch), sum(copy for _, _, copy in batch)
-        before, triples = _old_bytes(batch, old)
-        try:
-            yield bsdiff4.core.patch(before, added + copied, triples, _exactly(diff, added), _exactly(extra, copied))
-        except ValueError as e:
-            raise ArchiveError(f"the delta does not fit: {e}") from e
+    for steps in _steps(head, control):
+        at, last = 0, len(steps.places) - 1
+        while at < last:
+            # As many as make about so many bytes; one that makes more, in parts.
+            until = bisect_right(steps.ends, steps.ends[at] + _BATCH, at + 1, last + 1) - 1
+            if until > at:
+                yield _batch(steps, at, until, old, diff, extra)
+            else:
+                until = at + 1
+                yield from _parts(steps, at, old, diff, extra)
+            at = until
     _end(diff)
     _end(extra)
 
 
-def _steps(head: _Head, control: _Block) -> Iterator[_Step]:
+def _steps(head: _Head, control: _Block) -> Iterator[_Steps]:
     """What the control block says, checked (4.2). Raises ArchiveError."""
     at_old = at_new = 0
-    old, new = head.old, head.new
-    while at_new != new:
-        triples = control.read(_TRIPLE.size * _TRIPLES)
-        if not triples:
+    while at_new != head.new:
+        block = control.read(_TRIPLE.size * _TRIPLES)
+        if not block:
             raise ArchiveError("the delta makes less than the new file")
-        if len(triples) % _TRIPLE.size:
+        if len(block) % _TRIPLE.size:
             raise ArchiveError("the delta's control block is cut off")
-        for add, copy, seek in _TRIPLE.iter_unpack(triples):
-            at_new += add + copy
-            if add < 0 or copy < 0 or at_new > new:
-                raise ArchiveError("the delta writes outside the new file")
-            yield at_old, add, copy
-            at_old += add + seek
-            if not 0 <= at_old <= old:
-                raise ArchiveError("the delta reads outside the old file")
-            if at_new == new:
-                break
+        words = _words(array("Q", block))
+        # What is negative is far too large here.
+        adds, copies = words[0::3], words[1::3]
+        ends = list(accumulate(map(add, adds, copies), initial=at_new))
+        count = min(bisect_left(ends, head.new), len(adds))
+        if ends[count] > head.new:
+            raise ArchiveError("the delta writes outside the new file")
+        seeks = array("q", words[2 : 3 * count : 3].tobytes())
+        places = list(accumulate(map(add, adds, seeks), initial=at_old))
+        if min(places) < 0 or max(places) > head.old:
+            raise ArchiveError("the delta reads outside the old file")
+        # bsdiff4 has the sign in a bit of its own.
+        words[2 : 3 * count : 3] = array("Q", [seek if seek >= 0 else _SIGN - seek for seek in seeks])
+        yield _Steps(places, adds, ends, _words(words).tobytes())
+        at_old, at_new = places[-1], ends[count]
     while control.read(_FEED):
         continue
 
 
-def _batches(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
-    """Steps in groups that make about as many bytes as are held at a time; large ones in parts."""
-    batch: list[_Step] = []
-    room = _BATCH
-    for step in steps:
-        old, add, copy = step
-        if add + copy <= room:
-            batch.append(step)
-            room -= add + copy
-            continue
-        while add + copy > room:
-            first = min(add, room)
-            batch.append((old, first, room - first))
-            old, add, copy = old + first, add - first, copy - (room - first)
-            yield batch
-            batch, room = [], _BATCH
-        batch.append((old, add, copy))
-        room -= add + copy
-    if batch:
-        yield batch
+def _words(words: array[int]) -> array[int]:
+    """Words of a delta as numbers, or back."""
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words
 
 
-def _old_bytes(batch: list[_Step], old: BinaryIO) -> tuple[bytes, bytes]:
-    """(what a batch needs of the old file, its triples in bsdiff4's form); one piece of the file, where it is small."""
-    used = [(place, add) for place, add, _ in batch if add]
-    low, high = min(used, default=(0, 0))[0], max((place + add for place, add in used), default=0)
+def _batch(steps: _Steps, at: int, until: int, old: BinaryIO, diff: _Block | _Runs, extra: _Block) -> bytes:
+    """What some steps make."""
+    places, adds = steps.places[at:until], steps.adds[at:until]
+    added, made = sum(adds), steps.ends[until] - steps.ends[at]
+    triples = steps.triples[_TRIPLE.size * at : _TRIPLE.size * until]
+    low, high = min(places), max(map(add, places, adds))
     if high - low <= 4 * _BATCH:
-        old.seek(low)
-        before = old.read(high - low)
-        # Where the old file ends too early, nothing is added to.
-        before += bytes(high - low - len(before))
-        places = [place - low for place, _ in used]
+        before = _read(old, low, high - low)
+        triples = _TRIPLE.pack(0, 0, places[0] - low) + triples
     else:
-        parts, places, at = [], [], 0
-        for place, add in used:
-            old.seek(place)
-            parts.append(old.read(add).ljust(add, b"\0"))
-            places.append(at)
-            at += add
-        before = b"".join(parts)
-    return before, _packed(batch, places)
+        # Piece by piece, each next to the one before it.
+        before = b"".join(map(_read, repeat(old), places, adds))
+        words = array("Q", triples)
+        words[2::3] = array("Q", bytes(8 * len(places)))
+        triples = words.tobytes()
+    return _bytes(before, made, triples, _exactly(diff, added), _exactly(extra, made - added))
 
 
-def _packed(batch: list[_Step], places: list[int]) -> bytes:
-    """Triples of 64 bits, sign and magnitude, for steps whose old bytes are at those places."""
-    values: list[int] = []
-    at, following = 0, iter(places)
-    for _, add, copy in batch:
-        if add:
-            place = next(following)
-            if place != at:
-                values += (0, 0, place - at if place > at else _SIGN + at - place)
-            at = place + add
-        values += (add, copy, 0)
-    return struct.pack(f"<{len(values)}Q", *values)
+def _parts(steps: _Steps, at: int, old: BinaryIO, diff: _Block | _Runs, extra: _Block) -> Iterator[bytes]:
+    """What one large step makes, as many bytes at a time as are held."""
+    place, adds = steps.places[at], steps.adds[at]
+    copies = steps.ends[at + 1] - steps.ends[at] - adds
+    while adds or copies:
+        added = min(adds, _BATCH)
+        copied = min(copies, _BATCH - added)
+        triple = _TRIPLE.pack(added, copied, 0)
+        yield _bytes(_read(old, place, added), added + copied, triple, _exactly(diff, added), _exactly(extra, copied))
+        place, adds, copies = place + added, adds - added, copies - copied
+
+
+def _read(old: BinaryIO, place: int, size: int) -> bytes:
+    """So many bytes of the old file; where it ends too early, nothing is added to."""
+    old.seek(place)
+    return old.read(size).ljust(size, b"\0")
+
+
+def _bytes(before: bytes, size: int, triples: bytes, diff: bytes, extra: bytes) -> bytes:
+    try:
+        made: bytes = bsdiff4.core.patch(before, size, triples, diff, extra)
+    except ValueError as e:
+        raise ArchiveError(f"the delta does not fit: {e}") from e
+    return made

@@ -7,7 +7,6 @@ time (docs/adr/0014). 256 zeros are the pair (255, 0), so that longer runs need 
 from __future__ import annotations
 
 import re
-from array import array
 from operator import itemgetter
 
 import bsdiff4.core
@@ -41,8 +40,9 @@ def expand(pairs: bytes) -> bytes:
     """
     counts = pairs[0::2]
     zeros = bytes(sum(counts))
-    triples = array("q", bytes(_TRIPLE_SIZE * len(counts)))
-    triples[0::3] = array("q", list(counts))
-    triples[1::3] = array("q", [1]) * len(counts)
-    made: bytes = bsdiff4.core.patch(zeros, len(zeros) + len(counts), triples.tobytes(), zeros, pairs[1::2])
+    # Each triple says: add so many zeros, copy one byte, go on. The numbers are of eight bytes, the least first.
+    triples = bytearray(_TRIPLE_SIZE * len(counts))
+    triples[0::_TRIPLE_SIZE] = counts
+    triples[8::_TRIPLE_SIZE] = b"\1" * len(counts)
+    made: bytes = bsdiff4.core.patch(zeros, len(zeros) + len(counts), bytes(triples), zeros, pairs[1::2])
     return made

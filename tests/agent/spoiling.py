@@ -50,7 +50,7 @@ class Bench:
 
     def packs(self, change: Change) -> None:
         """Changes the packs from the version before; nobody signs them."""
-        self._each("pack-*-from-10.tar", change)
+        self._each("pack-*-from-10.*tar", change)
 
     def fullfiles(self, change: Change) -> None:
         """Changes every single file, and takes the packs away."""

@@ -43,7 +43,7 @@ def digest_of(www: Path, version: int, bundle: str, path: str) -> str:
 
 
 def replace_packs(www: Path, data: bytes) -> None:
-    packs = list(www.glob("20/pack-*-from-10.tar"))
+    packs = list(www.glob("20/pack-*-from-10.*tar"))
     assert packs
     for pack in packs:
         pack.write_bytes(data)
@@ -331,7 +331,7 @@ def test_a_part_of_a_download_that_was_poisoned_is_fetched_anew(
     published: Published, installed: Device, device: Device, tmp_path: Path
 ) -> None:
     expected = updated_tree(published, installed, tmp_path)
-    for pack in published.www.glob("20/pack-*-from-10.tar"):
+    for pack in published.www.glob("20/pack-*-from-10.*tar"):
         (device.cache / "download" / f"20_{pack.name}").write_bytes(EVIL)
     for file in (published.www / "20/files").iterdir():
         (device.cache / "download" / file.name).write_bytes(EVIL * 1000)

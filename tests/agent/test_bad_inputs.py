@@ -409,7 +409,7 @@ def _two_packs(bench: Bench) -> None:
     digest = bench.digest(TOOL)
     first = tar([info("staged/" + digest, tarfile.SYMTYPE, target=str(bench.outside))])
     second = tar([info(f"staged/{digest}/escaped", content=EVIL), info("staged/" + digest, content=EVIL)])
-    packs = sorted(bench.release.glob("pack-*-from-10.tar"))
+    packs = sorted(bench.release.glob("pack-*-from-10.*tar"))
     assert len(packs) > 1
     for number, pack in enumerate(packs):
         pack.write_bytes(second if number else first)

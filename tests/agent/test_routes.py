@@ -80,6 +80,12 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "www"
 
 
+def _pack(www: Path, bundle: str, version: int, before: int) -> str:
+    """The name of the pack that devices take."""
+    in_runs = f"{version}/pack-{bundle}-from-{before}.runs.tar"
+    return in_runs if (www / in_runs).exists() else f"{version}/pack-{bundle}-from-{before}.tar"
+
+
 def test_a_device_that_is_far_behind_goes_there_pack_by_pack(www: Path, tmp_path: Path) -> None:
     with server(folder(www)) as told:
         device = Device(tmp_path, told.url, None)
@@ -92,10 +98,10 @@ def test_a_device_that_is_far_behind_goes_there_pack_by_pack(www: Path, tmp_path
         fresh.ok("os-install", "--bundles", "os-core,more", HTTP)
         assert trees.listing(fresh.root) == device.tree()
     packs = [path for path in asked if "/pack-os-core" in path]
-    assert packs == ["20/pack-os-core-from-10.tar", "30/pack-os-core-from-20.tar", "40/pack-os-core-from-30.tar"]
+    assert packs == [_pack(www, "os-core", version, version - 10) for version in (20, 30, 40)]
     assert [path for path in asked if "/pack-more" in path] == [
-        "20/pack-more-from-10.tar",
-        "40/pack-more-from-20.tar",
+        _pack(www, "more", 20, 10),
+        _pack(www, "more", 40, 20),
     ]
     assert not [path for path in asked if "/files/" in path]
     assert sum((www / path).stat().st_size for path in asked if (www / path).exists()) < 40_000
@@ -104,7 +110,7 @@ def test_a_device_that_is_far_behind_goes_there_pack_by_pack(www: Path, tmp_path
 def test_a_pack_on_the_way_that_is_damaged_costs_single_files(www: Path, tmp_path: Path) -> None:
     copy = tmp_path / "www"
     shutil.copytree(www, copy)
-    broken = copy / "30/pack-os-core-from-20.tar"
+    broken = copy / _pack(www, "os-core", 30, 20)
     broken.write_bytes(broken.read_bytes()[:100])
     with server(folder(copy)) as told:
         device = Device(tmp_path, told.url, None)
@@ -119,5 +125,5 @@ def test_a_dry_run_counts_all_packs_of_the_way(www: Path, tmp_path: Path) -> Non
         device = Device(tmp_path, told.url, None)
         device.ok("os-install", "--version", "10", HTTP)
         done = device.ok("update", "--dry-run", HTTP)
-    hops = ("20/pack-os-core-from-10.tar", "30/pack-os-core-from-20.tar", "40/pack-os-core-from-30.tar")
+    hops = [_pack(www, "os-core", version, version - 10) for version in (20, 30, 40)]
     assert f"To download: {size(sum((www / hop).stat().st_size for hop in hops))}" in done.out

@@ -443,7 +443,7 @@ def test_a_device_updates_over_http_that_breaks_off_all_the_time(
 def test_an_interrupted_update_goes_on_where_it_stopped(
     over_http: Callable[[str], Device], published: Published
 ) -> None:
-    packs = [f"/20/{p.name}" for p in (published.www / "20").glob("pack-os-core-from-10.tar")]
+    packs = [f"/20/{p.name}" for p in (published.www / "20").glob("pack-os-core-from-10.*tar")]
 
     def breaks(request: Handler) -> None:
         size = 300 if request.path in packs else None

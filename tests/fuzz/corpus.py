@@ -62,7 +62,7 @@ class Corpus:
 
     def deltas(self) -> list[tuple[str, bytes]]:
         """The deltas of our own packs with their names."""
-        packs = [f.read_bytes() for f in sorted(self.www.glob("20/pack-*-from-10.tar"))]
+        packs = [f.read_bytes() for f in sorted(self.www.glob("20/pack-*-from-10.*tar"))]
         members = ((m.name, b"".join(m.content)) for pack in packs for m in archive.members(io.BytesIO(pack), 2**30))
         return [(name[6:], data) for name, data in members if name.startswith("delta/") and data]
 

@@ -266,10 +266,10 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
     if not made and (not staged or pack.form is not Form.PLAIN):
         return []
     readers: dict[str, Callable[[], bytes]] = {
-        pair.name: fullfiles.delta_place(draft.staging.work, pair, pack.form).read_bytes for pair in made
+        pair.name(pack.form): fullfiles.delta_place(draft.staging.work, pair, pack.form).read_bytes for pair in made
     }
     earlier = _zero_pack_before(draft, pack) if pack.old is None else packs.NOTHING_BEFORE
-    bytes_of = {pair.name: sizes[pair.key].of[pack.form] for pair in made}
+    bytes_of = {pair.name(pack.form): sizes[pair.key].of[pack.form] for pair in made}
     together = _TOGETHER[pack.form] if pack.old is not None and draft.effort is Effort.BEST else draft.effort
     return list(packs.pieces(staged, readers, bytes_of, earlier, together))
 

@@ -40,10 +40,9 @@ class Pair:
         """What the delta's bytes depend on."""
         return self.old.digest, self.new.digest
 
-    @property
-    def name(self) -> str:
+    def name(self, form: Form) -> str:
         """The delta's name in a pack."""
-        return delta.name(self.old.version, self.new.version, *self.key)
+        return delta.name(self.old.version, self.new.version, *self.key, form)
 
 
 def changed(old: Manifest, new: Manifest) -> tuple[Entry, ...]:
