@@ -17,7 +17,7 @@ from swupd.agent.report import Steps
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
-MANY = 10_000
+MANY = 1000
 """As many paths are worth a process."""
 _PROCESSES = 4
 _BLOCKS = 1000
