@@ -19,7 +19,7 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from operator import add
@@ -120,24 +120,26 @@ def pack(
     gid: int,
     loose: int = 0,
     effort: Effort = Effort.NORMAL,
-    form: Form = Form.PLAIN,
-) -> bytes | None:
-    """The delta of two files in a form, None where it does not pay.
+    forms: Iterable[Form] = (Form.PLAIN,),
+) -> dict[Form, bytes]:
+    """The deltas of two files in those of some forms that pay.
 
     mode: st_mode of the new file with type bits.
     loose: blocks of at most so many bytes stay as they are, for what is compressed together with others.
     effort: how hard to try with the rest.
     """
     old, new, blocks = compared.old, compared.new, compared.blocks
-    stored = (
-        _pack_block(blocks.control, False, loose, effort),
-        _pack_runs(blocks.diff, loose) if form is Form.RUNS else _pack_block(blocks.diff, True, loose, effort),
-        _pack_block(blocks.extra, True, loose, effort),
-    )
-    delta = _header(old, new, mode, uid, gid, stored, form) + b"".join(block for _, block in stored)
-    if not loose and len(delta) > 0.9 * len(new):
-        return None
-    return delta if apply(delta, old).content == new else None
+    control = _pack_block(blocks.control, False, loose, effort)
+    extra = _pack_block(blocks.extra, True, loose, effort)
+    made = {}
+    for form in forms:
+        in_runs = form is Form.RUNS
+        diff = _pack_runs(blocks.diff, loose) if in_runs else _pack_block(blocks.diff, True, loose, effort)
+        stored = (control, diff, extra)
+        delta = _header(old, new, mode, uid, gid, stored, form) + b"".join(block for _, block in stored)
+        if (loose or len(delta) <= 0.9 * len(new)) and apply(delta, old).content == new:
+            made[form] = delta
+    return made
 
 
 def make(
@@ -152,7 +154,7 @@ def make(
 ) -> bytes | None:
     """A delta that turns old into new, as pack gives it; None where compare or pack gives none."""
     compared = compare(old, new)
-    return None if compared is None else pack(compared, mode, uid, gid, loose, effort, form)
+    return None if compared is None else pack(compared, mode, uid, gid, loose, effort, (form,)).get(form)
 
 
 def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:

@@ -161,6 +161,7 @@ class Preparation:
             self._gone.difference(self.kept),
             self._make,
             keep_xattrs=self.rule is not XattrRule.HASHED,
+            wanted=self.how.wanted,
         )
         number = next(self._numbers)
         try:
@@ -187,8 +188,10 @@ class Preparation:
                     f"{entry.name} is not on the disk as it was written",
                     "Check disk and file system; nothing was changed.",
                 )
-        wanted = self.how.wanted.items()
-        self.damaged = tuple(p for p, e in wanted if p.startswith(self.top + "/") and shadow.kinds.get(p) != e.kind)
+        below = [entry for path, entry in self.how.wanted.items() if path.startswith(self.top + "/")]
+        if shadow.right < len(below):
+            places = ((entry, place + entry.name[len(self.top) :]) for entry in below)
+            self.damaged = tuple(entry.name for entry, at in places if _kind(opened, at) != entry.kind)
 
     def _entry(self, entry: Entry) -> None:
         """Makes what puts one entry in place, outside of the shadow."""
@@ -313,6 +316,12 @@ class Preparation:
             foreign.update(path for path in inside if path not in self._gone)
             todo += inside
         plan.check_foreign(entry, frozenset(foreign))
+
+
+def _kind(opened: Root, place: str) -> str:
+    """What there is at a place, "" for nothing that a release has."""
+    there = opened.node(place, xattrs=False)
+    return "" if there is None else there.kind
 
 
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swupd import paths
@@ -30,6 +30,7 @@ class Shadow:
 
     top: the folder's path. write: entries at or below it. gone: paths that are left out, with all that is in them.
     keep_xattrs: folders keep the attributes that the release does not mention.
+    wanted: what the release has, by path, to be compared with what is there.
     """
 
     root: Root
@@ -38,8 +39,9 @@ class Shadow:
     gone: frozenset[str]
     make: Make
     keep_xattrs: bool
-    kinds: dict[str, str] = field(default_factory=dict)
-    """Once it is built: F, D, L or "?" for each path below the top."""
+    wanted: Mapping[str, Entry]
+    right: int = 0
+    """Once it is built: at how many paths below the top there is what is wanted, as far as kinds tell."""
     replaced: list[Entry] = field(default_factory=list)
     """Then: entries in the place of folders that were left out."""
     _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
@@ -96,20 +98,22 @@ class Shadow:
         folders = set()
         for name, kind in self._names(path, old):
             child = f"{path}/{paths.decode(name)}"
-            if child in write:
+            if write and child in write:
                 if kind == "D":
                     folders.add(child)
                 continue
             if child in self.gone:
                 changed = True
                 continue
-            self.kinds[child] = kind
+            expected = self.wanted.get(child)
+            if expected is not None and expected.kind == kind:
+                self.right += 1
             if kind == "D":
                 self._folder(child, None, old, name, new, name)
             else:
                 os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
         for child, entry in write.items():
-            self.kinds[child] = entry.kind
+            self.right += child in self.wanted
             name = paths.encode(child.rpartition("/")[2])
             if entry.kind == "D":
                 self._folder(child, entry, old if child in folders else None, name, new, name)
@@ -128,11 +132,11 @@ class Shadow:
 
 
 def _kind(item: os.DirEntry[bytes]) -> str:
-    if item.is_symlink():
-        return "L"
+    if item.is_file(follow_symlinks=False):
+        return "F"
     if item.is_dir(follow_symlinks=False):
         return "D"
-    return "F" if item.is_file(follow_symlinks=False) else "?"
+    return "L" if item.is_symlink() else "?"
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

@@ -114,20 +114,21 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
     compared = delta.compare(old_content, content)
     if compared is None:
         return Made()
-    plain, in_runs = (
-        _paying(delta.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, form), fullfile_size)
-        for form in (Form.PLAIN, Form.RUNS)
-    )
+
+    def packed(*forms: Form) -> dict[Form, bytes]:
+        made = delta.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
+        return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
+
+    folded = None
     if min(len(old_content), len(content)) >= LEAST_FOLDED:
-        otherwise = fullfile_size if in_runs is None else len(in_runs)
         folded = folding.make(old_content, content, node.mode, node.uid, node.gid)
-        if folded is not None and len(folded) < WORTH_FOLDING * otherwise:
+    if folded is not None:
+        plain = packed(Form.PLAIN).get(Form.PLAIN)
+        if len(folded) < WORTH_FOLDING * (fullfile_size if plain is None else len(plain)):
             return Made(plain, folded, folded=True)
-    return Made(plain, in_runs)
-
-
-def _paying(made: bytes | None, fullfile_size: int) -> bytes | None:
-    return made if made is not None and _cost(made, fullfile_size) < fullfile_size else None
+        return Made(plain, packed(Form.RUNS).get(Form.RUNS))
+    made = packed(Form.PLAIN, Form.RUNS)
+    return Made(made.get(Form.PLAIN), made.get(Form.RUNS))
 
 
 def _cost(made: bytes, enough: int) -> int:
