@@ -225,3 +225,17 @@ def test_the_program_ends_with_the_code_of_its_command() -> None:
     assert done.returncode not in {0, 1} and b"Traceback" not in done.stderr
     with open("/dev/full", "w") as full:
         assert subprocess.run(line, stdout=full, stderr=full, check=False).returncode != 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_an_output_that_cannot_be_written_is_an_error_in_words(base: Path, buffered: bool) -> None:
+    assert cli.main(publish(base, "--quiet")) == 0
+    line = [sys.executable, *([] if buffered else ["-u"]), "-c", "from swupd.server.cli import run; run()"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*line, "lint", "--www", base / "www"], stdout=full, stderr=subprocess.PIPE, check=False, text=True
+        )
+        silent = subprocess.run([*line, "lint", "--www", base / "www"], stdout=full, stderr=full, check=False)
+    assert done.returncode == silent.returncode == 32
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr

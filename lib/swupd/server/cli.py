@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import gc
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from swupd import __version__, signing, stream
-from swupd.errors import InvalidOption, SwupdError
+from swupd.errors import InvalidOption, SwupdError, WriteError
 from swupd.server import (
     bundles,
     console,
@@ -90,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has seen enough; the interpreter must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:
+        # What nobody foresaw, as a full disk that the output goes to, is no reason for a traceback in a build's log.
+        _complain(f"error: the system refused an operation: {e}. Check disk and permissions, then run it again.")
+        return WriteError.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -101,7 +106,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _complain(text: str) -> None:
-    print(console.printable(f"swupd-server: {text}"), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(console.printable(f"swupd-server: {text}"), file=sys.stderr)
 
 
 def _print(lines: Iterable[str]) -> None:
