@@ -118,23 +118,26 @@ def programs() -> dict[str, tuple[str, ...]]:
 
 
 def updates(stream: Stream, work: Path, old: int, new: int, rounds: int, cold: bool) -> Iterator[Applied]:
-    """Each agent from one release to another, in turn."""
+    """Each agent from one release to another, in turns: what else the machine does meets all of them."""
     with serving(stream.www, work / "nginx") as web:
-        for name, program in programs().items():
-            device = Device(work / "device", program, stream)
-            kept = work / f"kept-{len(program)}"
+        devices = {name: Device(work / f"device-{n}", p, stream) for n, (name, p) in enumerate(programs().items())}
+        kept = {name: work / f"kept-{n}" for n, name in enumerate(devices)}
+        for name, device in devices.items():
             device.install(web.url, old)
-            shutil.rmtree(kept, ignore_errors=True)
-            device.base.rename(kept)
-            web.sent()
-            warm = []
-            for _ in range(rounds):
-                device.again(kept)
+            shutil.rmtree(kept[name], ignore_errors=True)
+            device.base.rename(kept[name])
+        warm: dict[str, list[Cost]] = {name: [] for name in devices}
+        sent = {}
+        for _ in range(rounds):
+            for name, device in devices.items():
+                device.again(kept[name])
                 web.sent()
-                warm.append(device.run(web.url, "update", "-V", str(new)))
-            sent = web.sent()
-            disk = meter.blocks(device.base) - meter.blocks(kept)
-            yield Applied(name, sent, disk, middle(warm), _cold(device, kept, web, new) if cold else None)
+                warm[name].append(device.run(web.url, "update", "-V", str(new)))
+                sent[name] = web.sent()
+        for name, device in devices.items():
+            disk = meter.blocks(device.base) - meter.blocks(kept[name])
+            last = _cold(device, kept[name], web, new) if cold else None
+            yield Applied(name, sent[name], disk, middle(warm[name]), last)
 
 
 def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:
@@ -144,17 +147,22 @@ def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:
 
 
 def checks(stream: Stream, work: Path, version: int, rounds: int, cold: bool) -> Iterator[tuple[str, dict[str, Cost]]]:
-    """Each agent's os-install, diagnose (warm, cold) and info."""
+    """Each agent's os-install, diagnose (warm, cold) and info; in turns, too."""
     with serving(stream.www, work / "nginx") as web:
-        for name, program in programs().items():
-            device = Device(work / "device", program, stream)
-            costs = {"os-install": device.install(web.url, version)}
-            costs["diagnose"] = middle([device.run(web.url, "diagnose") for _ in range(rounds)])
-            costs["info"] = middle([device.run(web.url, "info") for _ in range(2 * rounds + 1)])
+        devices = {name: Device(work / f"device-{n}", p, stream) for n, (name, p) in enumerate(programs().items())}
+        costs = {name: {"os-install": device.install(web.url, version)} for name, device in devices.items()}
+        for command, count in (("diagnose", rounds), ("info", 2 * rounds + 1)):
+            found: dict[str, list[Cost]] = {name: [] for name in devices}
+            for _ in range(count):
+                for name, device in devices.items():
+                    found[name].append(device.run(web.url, command))
+            for name, some in found.items():
+                costs[name][command] = middle(some)
+        for name, device in devices.items():
             if cold:
                 meter.forget_pages()
-                costs["diagnose, cold"] = device.run(web.url, "diagnose")
-            yield name, costs
+                costs[name]["diagnose, cold"] = device.run(web.url, "diagnose")
+            yield name, costs[name]
 
 
 def middle(costs: list[Cost]) -> Cost:

@@ -218,7 +218,7 @@ def _entries(name: str, data: bytes, start: int, known: Mapping[str, Entry]) -> 
         if not (version.isascii() and version.isdigit()) or len(version) > 10:
             raise ManifestError(f"manifest {name} has a malformed version: {line[:120]!r}")
         same = known.get(path)
-        if same is None or (same.digest, same.version, same.flags) != (digest, int(version), flags):
+        if same is None or same.digest != digest or same.version != int(version) or same.flags != flags:
             same = Entry(flags[0], digest, int(version), path, flags[1], flags[2], flags[3])
         entries.append(same)
     return tuple(entries)

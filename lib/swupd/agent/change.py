@@ -77,12 +77,13 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         facts, seen = survey.observe(root, wish.changes, wish.rule, steps)
         made = plan.settle(wish.changes, facts, wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
+        expected = estimate(wish.manifests, made)
         if session.settings.dry_run or session.state is None:
-            _describe(session, wish, made, _routes(session, wish, made, packs))
+            _describe(session, wish, made, expected, _routes(session, wish, expected, packs))
             return Result(made, Outcome(0, 0, ()))
         if not made.empty:
             pending.refuse_on_trial(root.path)
-        _fetch(session, session.state, root, wish, made, seen, packs, steps)
+        _fetch(session, session.state, root, wish, made, expected, seen, packs, steps)
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)
         outcome = _put_in_place(session, session.state, root, wish, made, steps)
@@ -146,12 +147,13 @@ def _fetch(
     root: Root,
     wish: Wish,
     made: Plan,
+    expected: int,
     seen: Mapping[str, Node],
     packs: tuple[plan.Pack, ...],
     steps: Steps,
 ) -> None:
     if not session.settings.skip_space_check:
-        space.check_download(state.layout.here, estimate(wish.manifests, made))
+        space.check_download(state.layout.here, expected)
     largest = max((m.contentsize for m in wish.manifests.values()), default=0)
     limits = fetch.Limits(
         file=2 * largest + 16 * MIB,
@@ -169,13 +171,12 @@ def _fetch(
         report=session.report,
         unpacker=session.catalog.unpacker,
         seen=seen,
-    ).obtain(made, lambda: _routes(session, wish, made, packs), steps)
+    ).obtain(made, lambda: _routes(session, wish, expected, packs), steps)
 
 
-def _routes(session: Session, wish: Wish, made: Plan, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
+def _routes(session: Session, wish: Wish, expected: int, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
     """By which packs the bundles get where they shall be, as far as single files do not take fewer bytes."""
-    affordable = estimate(wish.manifests, made) // _SHRINKS
-    return routes.found(packs, wish.between, lambda pack: fetch.chosen(session.content, pack), affordable)
+    return routes.found(packs, wish.between, lambda pack: fetch.chosen(session.content, pack), expected // _SHRINKS)
 
 
 def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
@@ -183,8 +184,8 @@ def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
     needed = made.digests
     total = 0.0
     for found in manifests.values():
-        files = [e.digest for e in found.entries if e.present and e.kind == "F"]
-        total += found.contentsize * sum(d in needed for d in files) / max(1, len(files))
+        files = [e.digest for e in found.entries if e.kind == "F" and e.present]
+        total += found.contentsize * sum(map(needed.__contains__, files)) / max(1, len(files))
     return int(total)
 
 
@@ -206,7 +207,7 @@ def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, .
     return failed
 
 
-def _describe(session: Session, wish: Wish, made: Plan, ways: tuple[Route, ...]) -> None:
+def _describe(session: Session, wish: Wish, made: Plan, expected: int, ways: tuple[Route, ...]) -> None:
     say = session.report.say
     to_fetch, unknown = fetch.download_size(session.content, made, ways)
     units, boot = plan.touched(made)
@@ -215,7 +216,7 @@ def _describe(session: Session, wish: Wish, made: Plan, ways: tuple[Route, ...])
         say(f"Bundles: {', '.join(wish.bundles)}")
     say(f"Files to write: {len(made.write)}; to remove: {len(made.remove)}")
     say(f"To download: {size(to_fetch)}{f' and {unknown} files of unknown size' if unknown else ''}")
-    say(f"Disk needed: about {size(2 * estimate(wish.manifests, made))}, half of it until the command ends")
+    say(f"Disk needed: about {size(2 * expected)}, half of it until the command ends")
     with session.root() as root:
         say(f"Back end: {back_end(root)}")
     say(f"Services touched: {', '.join(units) if units else 'none'}")

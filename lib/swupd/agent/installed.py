@@ -72,11 +72,13 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     owned = plan.consolidate(old.values(), session.levels)
     mounts = mount_points(session)
     changes = plan.update(owned, wanted, mounts) if old_mom is not None else plan.restore(wanted, mounts)
+    # In place of all entries, which take room.
+    wanted = plan.present(wanted)
     return carry_out(
         session,
         Wish(
             changes,
-            plan.present(wanted),
+            wanted,
             owned,
             new,
             _versions(old),

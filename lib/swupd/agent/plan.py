@@ -71,7 +71,7 @@ class Plan:
 
 def select(entries: Iterable[Entry], levels: frozenset[str]) -> list[Entry]:
     """The variants of files that suit a processor; levels: those of "2" and "5" it has (2.4)."""
-    return [e for e in entries if _suits(e.modifier, levels)]
+    return [e for e in entries if e.modifier == "." or _suits(e.modifier, levels)]
 
 
 def _suits(code: str, levels: frozenset[str]) -> bool:
@@ -89,17 +89,20 @@ def _suits(code: str, levels: frozenset[str]) -> bool:
 def consolidate(manifests: Iterable[Manifest], levels: frozenset[str] = frozenset()) -> dict[str, Entry]:
     """All bundles' entries by path (6.7.1). Raises ManifestError where two bundles disagree."""
     merged: dict[str, Entry] = {}
-    origin: dict[str, str] = {}
-    for found in sorted(manifests, key=lambda m: m.name):
+    ordered = sorted(manifests, key=lambda m: m.name)
+    for found in ordered:
         for entry in select(found.entries, levels):
-            known = merged.get(entry.name)
-            if known is not None and known.present and entry.present and known.digest != entry.digest:
+            known = merged.setdefault(entry.name, entry)
+            if known is entry:
+                continue
+            if known.present and entry.present and known.digest != entry.digest:
+                origin = next(m.name for m in ordered if any(e is known for e in m.entries))
                 raise ManifestError(
-                    f"bundles {origin[entry.name]} and {found.name} disagree about {entry.name}",
+                    f"bundles {origin} and {found.name} disagree about {entry.name}",
                     "The release is inconsistent; tell the publisher (swupd-server lint finds this).",
                 )
-            if known is None or _rank(entry) > _rank(known):
-                merged[entry.name], origin[entry.name] = entry, found.name
+            if _rank(entry) > _rank(known):
+                merged[entry.name] = entry
     return merged
 
 
@@ -120,13 +123,13 @@ def protected(path: str, mounts: frozenset[str] = frozenset()) -> bool:
 
 def update(owned: Mapping[str, Entry], wanted: Mapping[str, Entry], mounts: frozenset[str]) -> Changes:
     """From the installed release to another: what changed goes in, what vanished goes out (6.7, step 10)."""
-    put = [
-        e
-        for path, e in wanted.items()
-        if e.present and not protected(path, mounts) and not _unchanged(owned.get(path), e)
+    # Most entries are the very same: manifest.parse takes them over.
+    other = [(path, owned.get(path), e) for path, e in wanted.items() if owned.get(path) is not e]
+    put = [e for path, old, e in other if e.present and not protected(path, mounts) and not _unchanged(old, e)]
+    told = [path for path, old, e in other if e.deleted and old is not None and old.present]
+    gone = [
+        path for path, e in owned.items() if wanted.get(path) is not e and e.present and not _stays(wanted.get(path))
     ]
-    gone = [path for path, e in owned.items() if e.present and not _stays(wanted.get(path))]
-    told = [path for path, e in wanted.items() if e.deleted and path in owned and owned[path].present]
     drop = {p for p in (*gone, *told) if not protected(p, mounts) and not paths.is_boot(p)}
     return Changes(tuple(put), tuple(drop))
 
@@ -261,13 +264,16 @@ def packs(new: Mapping[str, Manifest], old: Mapping[str, int], plan: Plan, share
     needed = plan.digests
     chosen = []
     for name, found in sorted(new.items()):
-        objects = {e.digest for e in found.entries if e.present}
-        missing = len(objects & needed)
-        if not missing or old.get(name) == found.version:
+        if old.get(name) == found.version or not any(e.digest in needed for e in found.entries if e.present):
             continue
-        if name in old or missing >= max(10, share * len(objects)):
+        if name in old or _many(found, needed, share):
             chosen.append(Pack(name, found.version, old.get(name, 0)))
     return tuple(chosen)
+
+
+def _many(found: Manifest, needed: frozenset[str], share: float) -> bool:
+    objects = {e.digest for e in found.entries if e.present}
+    return len(objects & needed) >= max(10, share * len(objects))
 
 
 def touched(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
