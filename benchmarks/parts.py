@@ -151,9 +151,11 @@ def _in_haste(run: Run, number: int) -> Row:
 def _measured(run: Run, old: Release, new: Release, reusable: dict[str, Row]) -> Iterable[Row]:
     again = [name for name in peers.PEERS if name in reusable]
     yield from (reusable[name] for name in again if _wanted(name, run.settings.peers))
+    rest = [name for name in peers.PEERS if name not in reusable and _wanted(name, run.settings.peers)]
+    if not rest:
+        return
     folder = run.work / f"peers-{new.version}"
     folder.mkdir()
-    rest = [name for name in peers.PEERS if name not in reusable and _wanted(name, run.settings.peers)]
     for name, found in peers.outcomes(peers.Work(old, new, folder, run.settings.limit), rest, say):
         yield _row(name, found)
 
