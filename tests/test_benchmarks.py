@@ -151,6 +151,11 @@ def test_a_run_on_tiny_trees_writes_table_figures_and_picture(
     assert str(tmp_path) not in text and "not run" not in text
     assert figures["small-change"]["agents"]["this agent"]["sent"] < 50_000
     assert figures["peers v10 to v20"]["rows"][0]["bytes"] > 0
+    (tmp_path / "again").mkdir()
+    line = [*line[:-4], "--only", "peers", "--output", str(tmp_path / "again")]
+    assert benchmark.main([*line, "--reuse", str(tmp_path / "docs/benchmarks.json")]) == 0
+    again = (tmp_path / "again/benchmarks.md").read_text()
+    assert again.count("\n| changed contents") == 1 and "measured in an earlier run" in again
 
 
 def test_without_tables_there_is_no_picture(tmp_path: Path) -> None:
