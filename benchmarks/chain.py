@@ -39,7 +39,7 @@ def smallest(stream: Stream, work: Path, base: Release, rounds: int) -> tuple[Re
     """A release after `base` with one changed file of about 1 KB."""
     release = _next(base, work)
     trees.edit(min(trees.files_between(release.root, 512, 2048), key=_from_a_kilobyte), release.version)
-    cost = stream.publish(release, "--previous-versions", "1")
+    cost = stream.publish_again(release, rounds, "--previous-versions", "1")
     agents = tuple(ours.updates(stream, work, base.version, release.version, rounds, cold=False))
     return release, Smallest(cost, stream.disk(release.version), agents)
 

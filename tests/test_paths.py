@@ -128,3 +128,12 @@ def test_the_folder_that_the_agent_uses_cannot_be_shipped(path: str, allowed: bo
 def test_the_quick_look_at_a_path_lets_pass_what_the_long_one_does(path: str) -> None:
     if paths._ORDINARY.fullmatch(path):
         assert paths._problem(path) is None
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "cc"]), min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+    )
+)
+def test_what_is_above_paths_is_what_is_above_each(found: list[str]) -> None:
+    assert paths.above(found) == {folder for path in found for folder in paths.parents(path)}

@@ -7,7 +7,7 @@ are kept as surrogate escapes. The classes of paths are those of swupd-client 7.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 OS_RELEASE = "/usr/lib/os-release"
 BUNDLES = "/usr/share/clear/bundles"
@@ -107,6 +107,18 @@ def parents(path: str) -> Iterator[str]:
     while at != -1:
         yield path[:at]
         at = path.find("/", at + 1)
+
+
+def above(found: Iterable[str]) -> set[str]:
+    """The folders above any of some paths, without "/" itself."""
+    folders: set[str] = set()
+    for path in found:
+        end = path.rfind("/")
+        # What is above a folder that is known is known.
+        while end > 0 and (folder := path[:end]) not in folders:
+            folders.add(folder)
+            end = folder.rfind("/")
+    return folders
 
 
 def is_state(path: str) -> bool:

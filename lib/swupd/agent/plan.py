@@ -242,7 +242,7 @@ def check_foreign(entry: Entry, foreign: frozenset[str]) -> None:
 def look_at(changes: Changes) -> tuple[str, ...]:
     """The paths whose state on disk settle needs, parents included, in byte order."""
     asked = {*changes.drop, *(e.name for e in changes.put)}
-    asked |= {parent for path in tuple(asked) for parent in paths.parents(path)}
+    asked |= paths.above(asked)
     return tuple(sorted(asked, key=paths.encode))
 
 

@@ -167,7 +167,7 @@ def _listed(
             raise _missing(spec, index, known)
     # A tracking file in another bundle would make a device believe that both are installed.
     found -= tracking - {tracking_file(spec.name)}
-    return found | {folder for path in found for folder in paths.parents(path)}
+    return found | paths.above(found)
 
 
 def _missing(spec: BundleSpec, index: int, known: Mapping[str, Node]) -> InvalidFile:
@@ -187,7 +187,7 @@ def _remaining(
 ) -> Iterator[str]:
     included = set().union(*(lists[other] for other in closure))
     own = {path for path in lists[name] if known[path].kind != "D" and path not in included}
-    needed = {folder for path in own for folder in paths.parents(path)}
+    needed = paths.above(own)
     core = lists[OS_CORE] if name != OS_CORE else frozenset()
     for path in sorted(lists[name], key=paths.encode):
         folder_stays = path not in core and (path not in included or path in needed)

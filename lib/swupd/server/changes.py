@@ -198,7 +198,7 @@ def _gone(old: Manifest | None, shipped: set[str], edition: Edition, bumped: boo
 def _ghosts(dropped: Iterable[str]) -> frozenset[str]:
     """Boot files, and the folders above them: clients would move such a folder away with the ghost in it."""
     files = {path for path in dropped if paths.is_ghosted_on_removal(path)}
-    return frozenset(files | {folder for path in files for folder in paths.parents(path)})
+    return frozenset(files | paths.above(files))
 
 
 def _contentsize(nodes: Iterable[Node], stream_format: int) -> int:
@@ -240,7 +240,7 @@ def check_folders(base: Release, specs: Sequence[BundleSpec], contents: Mapping[
 def folder_replacements(base: Release, kinds: Mapping[str, str]) -> tuple[str, ...]:
     """Folders with children in the base that are no folders any more; kinds: what is now at each path."""
     entries = [e for m in base.manifests.values() for e in m.entries if e.present]
-    filled = {folder for e in entries for folder in paths.parents(e.name)}
+    filled = paths.above(e.name for e in entries)
     return tuple(
         sorted({e.name for e in entries if e.kind == "D" and e.name in filled and kinds.get(e.name, "D") != "D"})
     )
