@@ -106,7 +106,17 @@ def test_an_old_file_that_is_not_as_was_said_is_refused(fold: Fold) -> None:
         list(folding.unfolded(io.BytesIO(kernel(payload(4, 20_000))), fold))
 
 
-@pytest.mark.parametrize("numbers", [(5, 4, 0, 0, 1), (0, 1, 5, 4, 1), (0, 1, 0, 1, 2**40)])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (5, 4, 0, 0, 1),
+        (0, 1, 5, 4, 1),
+        (0, 1, 0, 1, 2**40),
+        (2**63, 2**63, 0, 0, 1),
+        (0, 2**62, 0, 0, 1),
+        (0, 1, 0, 2**62, 1),
+    ],
+)
 def test_a_header_that_makes_no_sense_is_refused(numbers: tuple[int, ...]) -> None:
     with pytest.raises(ArchiveError, match="nonsense"):
         folding.parse(struct.pack("<8sQQQQQ", b"SWUPDLZ4", *numbers))

@@ -66,7 +66,8 @@ def parse(head: bytes) -> Fold | None:
     if len(head) < _HEAD.size:
         raise ArchiveError("the delta is cut off")
     fold = Fold(*_HEAD.unpack_from(head)[1:])
-    if not (fold.old_start <= fold.old_end and fold.new_start <= fold.new_end and fold.size <= MAX_DELTA_RESULT):
+    ends = (fold.old_end, fold.new_end, fold.size)
+    if not (fold.old_start <= fold.old_end and fold.new_start <= fold.new_end and max(ends) <= MAX_DELTA_RESULT):
         raise ArchiveError("the delta says nonsense about how to unfold")
     return fold
 
