@@ -20,6 +20,7 @@ from swupd.agent.journal import Journal, Op
 from swupd.agent.objects import XattrRule, create, digests, finish
 from swupd.agent.plan import Plan
 from swupd.agent.shadow import Shadow
+from swupd.agent.survey import kind_at
 from swupd.agent.workplace import Workplace
 from swupd.errors import HashMismatch
 from swupd.manifest import Entry
@@ -191,7 +192,7 @@ class Preparation:
         below = [entry for path, entry in self.how.wanted.items() if path.startswith(self.top + "/")]
         if shadow.right < len(below):
             places = ((entry, place + entry.name[len(self.top) :]) for entry in below)
-            self.damaged = tuple(entry.name for entry, at in places if _kind(opened, at) != entry.kind)
+            self.damaged = tuple(entry.name for entry, at in places if kind_at(opened, at) != entry.kind)
 
     def _entry(self, entry: Entry) -> None:
         """Makes what puts one entry in place, outside of the shadow."""
@@ -316,12 +317,6 @@ class Preparation:
             foreign.update(path for path in inside if path not in self._gone)
             todo += inside
         plan.check_foreign(entry, frozenset(foreign))
-
-
-def _kind(opened: Root, place: str) -> str:
-    """What there is at a place, "" for nothing that a release has."""
-    there = opened.node(place, xattrs=False)
-    return "" if there is None else there.kind
 
 
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
