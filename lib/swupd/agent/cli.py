@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from swupd import __version__, paths, stream
+from swupd import __version__, paths, program, stream
 from swupd.agent import settings as device
 from swupd.agent.report import CONTINUED, DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
 from swupd.agent.settings import DEFAULT_PICKY_WHITELIST, Settings
@@ -425,15 +425,8 @@ def _number(text: str | None, option: str, default: int) -> int:
 
 
 def run() -> NoReturn:
-    """The program: ends the process as soon as the command is over. What Python would take apart first takes 20 ms."""
-    code = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        # Nobody listens any more, or there is no room for what was said.
-        code = code or 1
-    os._exit(code)
+    """The program."""
+    program.leave(main())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from swupd import __version__, signing, stream
+from swupd import __version__, program, signing, stream
 from swupd.errors import InvalidOption, SwupdError, WriteError
 from swupd.server import (
     bundles,
@@ -390,14 +390,7 @@ class _Console:
 
 
 def run() -> NoReturn:
-    """The program: ends as soon as its command is over, without Python taking itself apart."""
+    """The program."""
     # Lists of many paths are no garbage, however often one looks.
     gc.set_threshold(100_000, 50, 100)
-    code = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        # Nobody listens any more, or there is no room for what was said.
-        code = code or 1
-    os._exit(code)
+    program.leave(main())
