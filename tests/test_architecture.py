@@ -22,10 +22,10 @@ CORE = {
     "swupd.tree": {"errors", "paths"},
     "swupd.hashing": {"paths", "tree"},
     "swupd.xz": {"stream"},
-    "swupd.matching": set(),
     "swupd.runs": set(),
-    "swupd.delta": {"errors", "stream", "matching", "runs", "xz"},
-    "swupd.folding": {"errors", "stream", "delta", "xz"},
+    "swupd.delta": {"errors"},
+    "swupd.patches": {"errors", "stream", "delta", "runs"},
+    "swupd.folding": {"errors", "stream"},
     "swupd.archive": {"errors", "paths", "stream", "tree", "xz"},
     "swupd.publickey": {"errors"},
     "swupd.signing": {"errors", "publickey"},
@@ -45,7 +45,7 @@ PURE = (
     "swupd.manifest",
     "swupd.stream",
     "swupd.paths",
-    "swupd.matching",
+    "swupd.delta",
     "swupd.runs",
     "swupd.xz",
     "swupd.agent.journal",
@@ -54,7 +54,10 @@ PURE = (
     "swupd.agent.plan",
     "swupd.server.bundles",
     "swupd.server.changes",
+    "swupd.server.comparison",
     "swupd.server.deltas",
+    "swupd.server.kernels",
+    "swupd.server.matching",
 )
 WRITERS = {
     f"swupd.agent.{name}" for name in ("helper", "moves", "objects", "preparation", "shadow", "state", "transaction")

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swupd import archive, delta, hashing, manifest, tree
+from swupd import archive, delta, hashing, manifest, patches, tree
 from swupd.delta import Form
 from swupd.errors import ArchiveError
+from swupd.server import comparison
 from tests.conftest import Golden
 
 MODE = 0o100755
@@ -67,9 +68,9 @@ def test_what_make_makes_apply_turns_into_the_new_file(seed: bytes, edits: list[
     new = old
     for at, piece in edits:
         new = new[:at] + piece + new[at + len(piece) // 2 :]
-    made = delta.make(old, new, MODE, 1, 2)
+    made = comparison.make(old, new, MODE, 1, 2)
     if made is not None:
-        assert delta.apply(made, old) == delta.Patched(new, MODE, 1, 2)
+        assert patches.apply(made, old) == patches.Patched(new, MODE, 1, 2)
         assert len(made) <= 0.9 * len(new)
 
 
@@ -103,8 +104,8 @@ def test_a_delta_means_the_same_in_pieces_of_any_size(
     made = container(triples(*control), diff, extra, len(old), sum(sizes), packed)
     wanted = reference(triples(*control), diff, extra, old)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(delta, "_BATCH", piece)
-        opened = delta.patch(io.BytesIO(made), len(made), io.BytesIO(old), len(old))
+        patched.setattr(patches, "_BATCH", piece)
+        opened = patches.opened(io.BytesIO(made), len(made), io.BytesIO(old), len(old))
         chunks = list(opened.chunks)
     assert b"".join(chunks) == wanted
     assert all(len(chunk) <= piece for chunk in chunks)
@@ -122,7 +123,7 @@ def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
     place.write_bytes(head.ljust(67, b"\0") + b"".join(blocks))
     tracemalloc.start()
     with place.open("rb") as patch, old.open("rb") as before:
-        made = delta.patch(patch, place.stat().st_size, before, size)
+        made = patches.opened(patch, place.stat().st_size, before, size)
         assert all(chunk == block for chunk in made.chunks)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -130,39 +131,39 @@ def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
 
 
 def test_a_small_edit_makes_a_small_delta() -> None:
-    made = delta.make(OLD, NEW, MODE, 1, 2)
+    made = comparison.make(OLD, NEW, MODE, 1, 2)
     assert made is not None and len(made) < len(NEW) / 4
     assert made[:8] == b"BSDIFF4V"
 
 
 def test_large_files_have_the_large_header() -> None:
     old = OLD * 20
-    made = delta.make(old, old[:50_000] + b"x" + old[50_000:], MODE, 1, 2)
+    made = comparison.make(old, old[:50_000] + b"x" + old[50_000:], MODE, 1, 2)
     assert made is not None and made[:8] == b"BSDIFF4U" and made[8] == 67
-    assert delta.apply(made, old).content == old[:50_000] + b"x" + old[50_000:]
+    assert patches.apply(made, old).content == old[:50_000] + b"x" + old[50_000:]
 
 
 def test_equal_contents_make_a_delta_of_64_bytes() -> None:
     # The example of the stream format, 4.2.
     content = bytes(range(250)) * 4
-    made = delta.make(content, content, 0o100755, 0, 0)
+    made = comparison.make(content, content, 0o100755, 0, 0)
     assert made is not None
     assert made.hex() == (
         "4253444946463456" "20" "18" "0800" "0000" "e803" "e803" "ed810000" "00000000" "00000000" "0106"
         "e803000000000000" "0000000000000000" "0000000000000000" "e803000000000000"
     )  # fmt: skip
-    assert delta.apply(made, content).content == content
+    assert patches.apply(made, content).content == content
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [(b"", NEW), (OLD, b"x" * 199), (b"a" * 5000, random.Random(2).randbytes(5000)), (OLD, b"")]
 )
 def test_no_delta_is_made_where_none_pays(old: bytes, new: bytes) -> None:
-    assert delta.make(old, new, MODE, 1, 2) is None
+    assert comparison.make(old, new, MODE, 1, 2) is None
 
 
 def test_the_same_input_makes_the_same_delta() -> None:
-    assert delta.make(OLD, NEW, MODE, 1, 2) == delta.make(OLD, NEW, MODE, 1, 2)
+    assert comparison.make(OLD, NEW, MODE, 1, 2) == comparison.make(OLD, NEW, MODE, 1, 2)
 
 
 @pytest.mark.parametrize("control", ["none", "bzip2", "gzip", "xz"])
@@ -171,23 +172,23 @@ def test_the_same_input_makes_the_same_delta() -> None:
 def test_every_encoding_of_each_block_is_read(control: str, diff: str, extra: str) -> None:
     old = b"0123456789"
     made = container(triples((6, 3, -4), (4, 0, 0)), bytes(10), bytes(3), 10, 13, (control, diff, extra))
-    assert delta.apply(made, old).content == b"012345" + bytes(3) + b"2345"
+    assert patches.apply(made, old).content == b"012345" + bytes(3) + b"2345"
 
 
 def test_a_block_may_begin_behind_the_header() -> None:
     made = container(triples((10, 0, 0)), b"\1" * 10, offset=200)
-    assert delta.apply(made, bytes(10)).content == b"\1" * 10
+    assert patches.apply(made, bytes(10)).content == b"\1" * 10
 
 
 def test_zeros_may_be_promised_more_than_are_needed() -> None:
     made = bytearray(container(triples((10, 0, 0)), bytes(10), how=("none", "zeros", "none")))
     made[-8:] = struct.pack("<Q", 2**63)
-    assert delta.apply(bytes(made), b"0123456789").content == b"0123456789"
+    assert patches.apply(bytes(made), b"0123456789").content == b"0123456789"
 
 
 def test_bytes_beyond_the_old_file_count_as_zero() -> None:
     made = container(triples((8, 0, -8), (4, 0, 0)), bytes(12), old=4, new=12)
-    assert delta.apply(made, b"abcd").content == b"abcd" + bytes(4) + b"abcd"
+    assert patches.apply(made, b"abcd").content == b"abcd" + bytes(4) + b"abcd"
 
 
 BAD = {
@@ -238,7 +239,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_malformed_delta_is_refused(name: str) -> None:
     with pytest.raises(ArchiveError):
-        delta.apply(BAD[name], b"0123456789")
+        patches.apply(BAD[name], b"0123456789")
 
 
 @given(st.data())
@@ -254,14 +255,14 @@ def test_a_damaged_delta_gives_an_error_or_a_file_of_the_promised_size(data: st.
     if data.draw(st.booleans()):
         del made[data.draw(st.integers(0, len(made))) :]
     with contextlib.suppress(ArchiveError):
-        delta.apply(bytes(made), bytes(100))
+        patches.apply(bytes(made), bytes(100))
 
 
 def test_a_tiny_delta_cannot_ask_for_a_file_larger_than_the_release_allows() -> None:
     huge = container(triples((2**29, 0, 0)), b"", new=2**29, how=("none", "zeros", "none"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ArchiveError, match="too large"):
-        delta.apply(huge, b"0123456789", limit=2**20)
+        patches.apply(huge, b"0123456789", limit=2**20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
@@ -276,13 +277,13 @@ def test_a_block_that_unpacks_to_more_than_the_file_needs_is_given_up_early(how:
     assert len(bomb) < 2**20
     del blocks
     with pytest.raises(ArchiveError, match=r"larger|makes less"):
-        delta.apply(bomb, b"0123456789")
+        patches.apply(bomb, b"0123456789")
 
 
 def test_a_control_block_has_a_bound_near_the_new_file() -> None:
     control = triples(*[(0, 0, 0)] * 300, (1000, 0, 0))
     with pytest.raises(ArchiveError, match=r"larger|makes less"):
-        delta.apply(container(control, bytes(1000), old=10, new=1000, how=("xz", "xz", "none")), bytes(10))
+        patches.apply(container(control, bytes(1000), old=10, new=1000, how=("xz", "xz", "none")), bytes(10))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def test_golden_packs_hold_deltas_that_give_what_their_names_promise(golden: Gol
             elif folder == "delta" and name:
                 pair = delta.parse_name(name)
                 assert pair is not None
-                made = delta.apply(content, objects[pair[0]])
+                made = patches.apply(content, objects[pair[0]])
                 node = tree.file_node("/x", made.mode & 0o7777, len(made.content), made.uid, made.gid)
                 assert hashing.digest(node, [made.content]) == pair[1]
                 magics.add(content[:8])
@@ -351,7 +352,7 @@ def test_golden_manifest_deltas_give_the_new_manifest(golden: Golden) -> None:
         data = file.read_bytes()
         if data[:8] == b"FULLV20U":
             continue
-        made = delta.apply(data, old)
+        made = patches.apply(data, old)
         assert made.content == (golden.www / "20" / f"Manifest.{name}").read_bytes()
         assert manifest.parse(made.content, name, 20)
         applied += 1
@@ -367,7 +368,7 @@ def test_the_c_bspatch_takes_our_deltas(tmp_path: Path, seed: int) -> None:
     for _ in range(rand.randrange(8)):
         at = rand.randrange(len(new))
         new[at : at + rand.randrange(50)] = rand.choice([rand.randbytes(40), bytes(30), b""])
-    made = delta.make(old, bytes(new), 0o100640, 0, 0)
+    made = comparison.make(old, bytes(new), 0o100640, 0, 0)
     assert made is not None
     (tmp_path / "old").write_bytes(old)
     (tmp_path / "delta").write_bytes(made)

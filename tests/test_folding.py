@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swupd import delta, folding
+from swupd import folding, patches
 from swupd.errors import ArchiveError
 from swupd.folding import Fold
+from swupd.server import comparison, kernels
 
 block = pytest.importorskip("lz4.block")
 MIB = 2**20
@@ -39,7 +40,7 @@ def apply(made: bytes, old: bytes) -> bytes:
     fold = folding.parse(made)
     assert fold is not None
     plain = b"".join(folding.unfolded(io.BytesIO(old), fold))
-    opened = delta.patch(io.BytesIO(made), len(made), io.BytesIO(plain), len(plain), start=folding.HEAD_SIZE)
+    opened = patches.opened(io.BytesIO(made), len(made), io.BytesIO(plain), len(plain), start=folding.HEAD_SIZE)
     return b"".join(folding.folded(opened.chunks, fold.new_start, fold.new_end))
 
 
@@ -48,10 +49,10 @@ def test_a_folded_delta_makes_the_new_kernel_and_is_smaller(size: int) -> None:
     inside = payload(1, size)
     after = inside[:70_000] + b"patched" + inside[70_000 : size // 2] + inside[size // 2 + 3 :]
     old, new = kernel(inside), kernel(after, head=b"MZ" + bytes(480) + b"new header")
-    made = folding.make(old, new, 0o100600, 0, 0)
+    made = kernels.make(old, new, 0o100600, 0, 0)
     assert made is not None
     assert apply(made, old) == new
-    plain = delta.make(old, new, 0o100600, 0, 0)
+    plain = comparison.make(old, new, 0o100600, 0, 0)
     assert plain is None or len(made) < len(plain)
 
 
@@ -67,14 +68,14 @@ def test_a_folded_delta_makes_the_new_kernel_and_is_smaller(size: int) -> None:
     ids=["old is none", "new is none", "only the magic", "length too large", "no block"],
 )
 def test_no_folded_delta_where_one_of_the_files_is_no_such_kernel(old: bytes, new: bytes) -> None:
-    assert folding.make(old, new, 0o100600, 0, 0) is None
+    assert kernels.make(old, new, 0o100600, 0, 0) is None
 
 
 def test_no_folded_delta_where_folding_would_give_other_bytes() -> None:
     inside = payload(2, 100_000)
     packed = block.compress(inside, store_size=False)
     new = b"head\x02\x21\x4c\x18" + struct.pack("<I", len(packed)) + packed
-    assert folding.make(kernel(inside), new, 0o100600, 0, 0) is None
+    assert kernels.make(kernel(inside), new, 0o100600, 0, 0) is None
 
 
 @given(st.lists(st.integers(1, 700), max_size=20), st.integers(0, 1500), st.integers(0, 1500))

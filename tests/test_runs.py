@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swupd import delta, runs
+from swupd import patches, runs
 from swupd.delta import Form
 from swupd.errors import ArchiveError
+from swupd.server import comparison
 from swupd.stream import MIB
 from tests.test_delta import MODE, NEW, OLD, PACK, triples
 
@@ -62,17 +63,17 @@ def test_what_make_makes_apply_turns_into_the_new_file(seed: bytes, edits: list[
     new = old
     for at, piece in edits:
         new = new[:at] + piece + new[at + len(piece) // 2 :]
-    made = delta.make(old, new, MODE, 1, 2, form=Form.RUNS)
+    made = comparison.make(old, new, MODE, 1, 2, form=Form.RUNS)
     if made is not None:
-        assert delta.apply(made, old) == delta.Patched(new, MODE, 1, 2)
+        assert patches.apply(made, old) == patches.Patched(new, MODE, 1, 2)
 
 
 def test_both_forms_make_the_same_of_one_comparison() -> None:
-    compared = delta.compare(OLD, NEW)
+    compared = comparison.compare(OLD, NEW)
     assert compared is not None
-    made = delta.pack(compared, MODE, 1, 2, forms=Form)
+    made = comparison.pack(compared, MODE, 1, 2, forms=Form)
     assert set(made) == set(Form) and made[Form.RUNS] != made[Form.PLAIN]
-    assert all(delta.apply(one, OLD) == delta.Patched(NEW, MODE, 1, 2) for one in made.values())
+    assert all(patches.apply(one, OLD) == patches.Patched(NEW, MODE, 1, 2) for one in made.values())
 
 
 def test_addresses_that_moved_take_fewer_bytes_in_runs() -> None:
@@ -81,19 +82,19 @@ def test_addresses_that_moved_take_fewer_bytes_in_runs() -> None:
     new = bytearray(old)
     for at in range(0, len(new) - 8, 37):
         new[at] = new[at] + 16 & 255
-    sizes = {form: len(delta.make(bytes(old), bytes(new), MODE, 0, 0, form=form) or b"") for form in Form}
+    sizes = {form: len(comparison.make(bytes(old), bytes(new), MODE, 0, 0, form=form) or b"") for form in Form}
     assert 0 < sizes[Form.RUNS] <= sizes[Form.PLAIN]
 
 
 def test_equal_contents_are_zeros() -> None:
-    made = delta.make(OLD, OLD, MODE, 1, 2, form=Form.RUNS)
+    made = comparison.make(OLD, OLD, MODE, 1, 2, form=Form.RUNS)
     assert made is not None
     assert len(made) < 120
-    assert delta.apply(made, OLD).content == OLD
+    assert patches.apply(made, OLD).content == OLD
 
 
 def test_pairs_begin_at_an_even_byte() -> None:
-    made = delta.make(OLD, NEW, MODE, 1, 2, loose=MIB, form=Form.RUNS)
+    made = comparison.make(OLD, NEW, MODE, 1, 2, loose=MIB, form=Form.RUNS)
     assert made is not None
     control = int.from_bytes(made[13:21], "little")
     assert (made[8] + control) % 2 == 0
@@ -117,12 +118,12 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_malformed_delta_is_refused(name: str) -> None:
     with pytest.raises(ArchiveError):
-        delta.apply(BAD[name], b"0123456789")
+        patches.apply(BAD[name], b"0123456789")
 
 
 def test_a_diff_is_added_to_the_old_file() -> None:
     made = container(TEN, b"\x03\x01\x00\x02\x04\xff")
-    assert delta.apply(made, b"0123456789").content == b"0124656788"
+    assert patches.apply(made, b"0123456789").content == b"0124656788"
 
 
 @pytest.mark.parametrize("how", ["none", "xz", "bzip2", "gzip"])
@@ -130,7 +131,7 @@ def test_a_bomb_of_runs_is_given_up_early(how: str) -> None:
     bomb = container(TEN, b"\xff\x00" * 2**20, how=how)
     tracemalloc.start()
     with pytest.raises(ArchiveError, match="larger"):
-        delta.apply(bomb, b"0123456789")
+        patches.apply(bomb, b"0123456789")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * MIB
@@ -144,7 +145,7 @@ def test_a_damaged_delta_gives_an_error_or_a_file_of_the_promised_size(data: st.
     for _ in range(data.draw(st.integers(1, 3))):
         made[data.draw(st.integers(0, len(made) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ArchiveError):
-        assert len(delta.apply(bytes(made), bytes(100)).content) <= delta.MAX_DELTA_RESULT
+        assert len(patches.apply(bytes(made), bytes(100)).content) <= patches.MAX_DELTA_RESULT
 
 
 def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
     place.write_bytes(data)
     tracemalloc.start()
     with place.open("rb") as patch, old.open("rb") as before:
-        made = delta.patch(patch, len(data), before, size)
+        made = patches.opened(patch, len(data), before, size)
         assert all(chunk == block for chunk in made.chunks)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -169,7 +170,7 @@ def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
 
 
 def test_a_delta_behind_something_else_is_read_from_there() -> None:
-    made = delta.make(OLD, NEW, MODE, 1, 2, form=Form.RUNS) or b""
+    made = comparison.make(OLD, NEW, MODE, 1, 2, form=Form.RUNS) or b""
     data = b"before" + made
-    opened = delta.patch(io.BytesIO(data), len(data), io.BytesIO(OLD), len(OLD), start=6)
+    opened = patches.opened(io.BytesIO(data), len(data), io.BytesIO(OLD), len(OLD), start=6)
     assert b"".join(opened.chunks) == NEW

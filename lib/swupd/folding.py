@@ -12,20 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from swupd import delta
-from swupd.delta import Form
 from swupd.errors import ArchiveError
 from swupd.stream import MAX_DELTA_RESULT, MIB
-from swupd.xz import Effort
 
 RUNS = "runs"
 """What the names of packs say whose deltas are in runs; the LZ4 library follows where some of them are folded."""
 _MAGIC = b"SWUPDLZ4"
 _HEAD = struct.Struct("<8sQQQQQ")
-_LEGACY = b"\x02\x21\x4c\x18"
-"""Begins LZ4's legacy frame: blocks follow, each with its length before it, each of 8 MiB but the last."""
-_BLOCK = 8 * MIB
-_LENGTH = struct.Struct("<I")
+BLOCK_SIZE = 8 * MIB
+"""Bytes in each block of LZ4's legacy frame but the last, uncompressed."""
+LENGTH = struct.Struct("<I")
+"""What is before each block: how many bytes it takes."""
 _LEVEL = 9
 """What `lz4 -l -9` takes, which builds of Linux call."""
 
@@ -39,6 +36,10 @@ class Fold:
     new_start: int
     new_end: int
     size: int
+
+    def pack(self) -> bytes:
+        """The header's bytes; a delta in runs follows."""
+        return _HEAD.pack(_MAGIC, self.old_start, self.old_end, self.new_start, self.new_end, self.size)
 
 
 HEAD_SIZE = _HEAD.size
@@ -72,23 +73,6 @@ def parse(head: bytes) -> Fold | None:
     return fold
 
 
-def make(old: bytes, new: bytes, mode: int, uid: int, gid: int) -> bytes | None:
-    """A folded delta, None where the files are no such kernels, or cannot be folded to the same bytes."""
-    before, after = _payload(old), _payload(new)
-    if before is None or after is None:
-        return None
-    (old_start, old_end, old_plain), (new_start, new_end, new_plain) = before, after
-    plain = new[:new_start] + new_plain + new[new_end:]
-    if b"".join(folded([plain], new_start, new_start + len(new_plain))) != new:
-        return None
-    before_plain = old[:old_start] + old_plain + old[old_end:]
-    inner = delta.make(before_plain, plain, mode, uid, gid, effort=Effort.BEST, form=Form.RUNS)
-    if inner is None:
-        return None
-    fold = (old_start, old_end, new_start, new_start + len(new_plain), len(new))
-    return _HEAD.pack(_MAGIC, *fold) + inner
-
-
 def unfolded(old: BinaryIO, fold: Fold) -> Iterator[bytes]:
     """The old file with its payload decompressed. Raises ArchiveError where it is not as the delta says."""
     old.seek(0)
@@ -96,17 +80,17 @@ def unfolded(old: BinaryIO, fold: Fold) -> Iterator[bytes]:
     left = fold.old_end - fold.old_start
     total = 0
     while left > 0:
-        (size,) = _LENGTH.unpack(_exactly(old, _LENGTH.size))
-        if size > left - _LENGTH.size:
+        (size,) = LENGTH.unpack(_exactly(old, LENGTH.size))
+        if size > left - LENGTH.size:
             break
-        block = _decompress(_exactly(old, size))
+        block = decompress(_exactly(old, size))
         total += len(block)
         if total > MAX_DELTA_RESULT:
             raise ArchiveError("the old file unfolds to something that is too large")
         yield block
         # Not held while the next one is made: they are large.
         del block
-        left -= size + _LENGTH.size
+        left -= size + LENGTH.size
     if left:
         raise ArchiveError("the old file is not folded as the delta says")
     while data := old.read(MIB):
@@ -115,7 +99,7 @@ def unfolded(old: BinaryIO, fold: Fold) -> Iterator[bytes]:
 
 def folded(chunks: Iterable[bytes], start: int, end: int) -> Iterator[bytes]:
     """A file again, out of its unfolded form in which bytes start to end are the payload."""
-    at, block, filled = 0, bytearray(min(_BLOCK, end - start)), 0
+    at, block, filled = 0, bytearray(min(BLOCK_SIZE, end - start)), 0
     for chunk in chunks:
         before, middle = max(0, min(start - at, len(chunk))), max(0, min(end - at, len(chunk)))
         if before:
@@ -133,38 +117,17 @@ def folded(chunks: Iterable[bytes], start: int, end: int) -> Iterator[bytes]:
             yield chunk[middle:]
 
 
-def _payload(data: bytes) -> tuple[int, int, bytes] | None:
-    """(where the blocks begin and end, what they hold) of the first legacy frame in a file."""
-    start = data.find(_LEGACY) + len(_LEGACY)
-    if start < len(_LEGACY):
-        return None
-    at = start
-    blocks: list[bytes] = []
-    # What is behind the last block is read as a length, too: one that does not fit, or a block that is none.
-    while at + _LENGTH.size < len(data) and (not blocks or len(blocks[-1]) == _BLOCK):
-        (size,) = _LENGTH.unpack_from(data, at)
-        if not 0 < size <= len(data) - at - _LENGTH.size:
-            break
-        try:
-            blocks.append(_decompress(data[at + _LENGTH.size : at + _LENGTH.size + size]))
-        except ArchiveError:
-            break
-        at += _LENGTH.size + size
-        if sum(map(len, blocks)) > MAX_DELTA_RESULT:
-            return None
-    return (start, at, b"".join(blocks)) if blocks else None
-
-
 def _compressed(block: memoryview) -> Iterator[bytes]:
     data: bytes = _lz4().compress(block, mode="high_compression", compression=_LEVEL, store_size=False)
-    yield _LENGTH.pack(len(data))
+    yield LENGTH.pack(len(data))
     yield data
 
 
-def _decompress(block: bytes) -> bytes:
+def decompress(block: bytes) -> bytes:
+    """What a block of the payload holds. Raises ArchiveError where it is damaged, or the library is not there."""
     module = _lz4()
     try:
-        data: bytes = module.decompress(block, uncompressed_size=_BLOCK)
+        data: bytes = module.decompress(block, uncompressed_size=BLOCK_SIZE)
     except module.LZ4BlockError as e:
         raise ArchiveError("a block of the old file is damaged") from e
     return data

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, folding, tree
+from swupd import archive, folding, patches, tree
 from swupd.agent import unpacker
 from swupd.agent.unpacker import Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
+from swupd.server import comparison, kernels
 from tests.agent.devices import Device
 from tests.agent.test_attacks import info, replace_packs, tar
 from tests.test_folding import kernel, payload
@@ -119,15 +120,15 @@ def test_the_same_errors_come_out_as_in_this_process(made: Unpacker, data: bytes
 
 def test_deltas_are_applied(made: Unpacker, tmp_path: Path) -> None:
     new = NOISE[:1000] + b"changed" + NOISE[2000:]
-    patch = delta.make(NOISE, new, 0o104755, 5, 2**31)
+    patch = comparison.make(NOISE, new, 0o104755, 5, 2**31)
     assert patch is not None
     (tmp_path / "old").write_bytes(NOISE)
     with open(tmp_path / "old", "rb") as old:
-        assert made.apply(patch, old) == delta.apply(patch, NOISE)
-    assert made.apply(patch, NOISE) == delta.apply(patch, NOISE)
+        assert made.apply(patch, old) == patches.apply(patch, NOISE)
+    assert made.apply(patch, NOISE) == patches.apply(patch, NOISE)
     for bad, old_bytes in ((patch[:-1], NOISE), (patch, NOISE[1:]), (b"", b"")):
         with pytest.raises(ArchiveError) as expected:
-            delta.apply(bad, old_bytes)
+            patches.apply(bad, old_bytes)
         with pytest.raises(ArchiveError) as found:
             made.apply(bad, old_bytes)
         assert str(found.value) == str(expected.value)
@@ -138,7 +139,7 @@ def test_kernels_are_unfolded(made: Unpacker, tmp_path: Path) -> None:
     pytest.importorskip("hdiffpatch", reason="folded deltas are made by hdiffpatch")
     inside = payload(5, 300_000)
     (tmp_path / "old").write_bytes(kernel(inside))
-    packed = folding.make(kernel(inside), kernel(inside + b"more"), 0o100600, 0, 0)
+    packed = kernels.make(kernel(inside), kernel(inside + b"more"), 0o100600, 0, 0)
     assert packed is not None
     head = packed[: folding.HEAD_SIZE]
     for way in (Here(), made):
@@ -155,7 +156,7 @@ def test_kernels_are_unfolded(made: Unpacker, tmp_path: Path) -> None:
 
 
 def test_an_owner_beyond_all_numbers_in_a_delta_is_an_error(made: Unpacker) -> None:
-    patch = delta.make(NOISE, NOISE + b"x", 0o100644, 2**32 - 1, 0)
+    patch = comparison.make(NOISE, NOISE + b"x", 0o100644, 2**32 - 1, 0)
     assert patch is not None
     with pytest.raises(ArchiveError, match="impossible"):
         made.apply(patch, NOISE)
@@ -283,7 +284,7 @@ def test_many_threads_share_few_workers(made: Unpacker) -> None:
 
 
 def test_a_delta_is_applied_while_a_pack_is_read(made: Unpacker) -> None:
-    patch = delta.make(NOISE, NOISE + b"x", 0o100644, 0, 0)
+    patch = comparison.make(NOISE, NOISE + b"x", 0o100644, 0, 0)
     assert patch is not None
     with made.members(ODD, LIMIT) as found:
         assert [made.apply(patch, NOISE).content == NOISE + b"x" for _ in found] == [True] * 5

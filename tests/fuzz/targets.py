@@ -14,7 +14,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from swupd import archive, delta, envelope, folding, hashing, heads, lengths, manifest, roots, signing, stream, tree
+from swupd import archive, envelope, folding, hashing, heads, lengths, manifest, patches, roots, signing, stream, tree
 from swupd.agent import anchor, catalog, cli, journal, report, session, settings, state, trust
 from swupd.agent.fetch import Fetcher, Limits
 from swupd.agent.journal import Journal, Op
@@ -25,6 +25,7 @@ from swupd.agent.unpacker import Here
 from swupd.delta import Form
 from swupd.errors import DocumentError
 from swupd.publickey import PublicKey
+from swupd.server import comparison
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Corpus
 
@@ -161,31 +162,31 @@ def _deltas(place: Place) -> Parse:
     def parse(data: bytes) -> None:
         # The old file is the one of the size that the header wants, if there is one: damage gets further.
         size = int.from_bytes(data[29:37] if data[:8] == b"BSDIFF4U" else data[14:16], "little")
-        delta.apply(data, olds.get(size, b"x" * 1000), _LIMIT)
+        patches.apply(data, olds.get(size, b"x" * 1000), _LIMIT)
 
     return parse
 
 
 def _small_deltas(found: Corpus) -> list[bytes]:
     olds = [bytes(range(256)) * 4, b"\0" * 300, (b"line %d\n" * 40) % tuple(range(40))]
-    made = [delta.make(old, old[:150] + b"changed" + old[160:], 0o100644, 0, 0) for old in olds]
+    made = [comparison.make(old, old[:150] + b"changed" + old[160:], 0o100644, 0, 0) for old in olds]
     return [data for data in made if data]
 
 
 def _small(data: bytes) -> None:
     size = int.from_bytes(data[14:16], "little")
-    delta.apply(data, (bytes(range(256)) * 257)[:size], _LIMIT)
+    patches.apply(data, (bytes(range(256)) * 257)[:size], _LIMIT)
 
 
 def _deltas_in_runs(found: Corpus) -> list[bytes]:
     old = bytes(range(256)) * 8
     news = (old[:150] + b"changed" + old[160:], bytes(b ^ (n % 7 == 0) for n, b in enumerate(old)), old)
-    made = [delta.make(old, new, 0o100644, 0, 0, loose, form=Form.RUNS) for new in news for loose in (0, 1 << 20)]
+    made = [comparison.make(old, new, 0o100644, 0, 0, loose, form=Form.RUNS) for new in news for loose in (0, 1 << 20)]
     return [data for data in made if data]
 
 
 def _in_runs(data: bytes) -> None:
-    delta.apply(data, bytes(range(256)) * 8, _LIMIT)
+    patches.apply(data, bytes(range(256)) * 8, _LIMIT)
 
 
 _BEFORE, _AFTER = b"MZ\x02\x21\x4c\x18", bytes(20)
@@ -205,7 +206,7 @@ def _kernel(version: int) -> bytes:
 
 def _folded_deltas(found: Corpus) -> list[bytes]:
     old, new = (_BEFORE + _payload(version) + _AFTER for version in (1, 2))
-    inner = delta.make(old, new, 0o100600, 0, 0, form=Form.RUNS) or b""
+    inner = comparison.make(old, new, 0o100600, 0, 0, form=Form.RUNS) or b""
     end = len(_kernel(1)) - len(_AFTER)
     return [struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner]
 
@@ -214,7 +215,7 @@ def _folded(data: bytes) -> None:
     fold = folding.parse(data)
     if fold is not None and folding.library():
         plain = b"".join(folding.unfolded(io.BytesIO(_kernel(1)), fold))
-        made = delta.patch(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
+        made = patches.opened(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
         for _ in folding.folded(made.chunks, fold.new_start, fold.new_end):
             continue
 
@@ -225,7 +226,7 @@ def _manifest_deltas(place: Place) -> Parse:
 
     def parse(data: bytes) -> None:
         size = int.from_bytes(data[29:37] if data[:8] == b"BSDIFF4U" else data[14:16], "little")
-        manifest.parse(delta.apply(data, by_size.get(size, olds[0]), _LIMIT).content, "os-core", 20)
+        manifest.parse(patches.apply(data, by_size.get(size, olds[0]), _LIMIT).content, "os-core", 20)
 
     return parse
 

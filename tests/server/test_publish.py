@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, hashing, manifest, signing, stream, tree
+from swupd import archive, delta, hashing, manifest, patches, signing, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
 from swupd.manifest import Manifest
 from swupd.server import history, lint, packs, publish, writer
@@ -150,7 +150,7 @@ def test_a_delta_pack_makes_every_new_object(published: Path) -> None:
             made.add(hashing.digest(node, [content]))
         elif pair is not None:
             packed = (published / stream.fullfile(old[pair[0]].version, pair[0])).read_bytes()
-            patched = delta.apply(content, history.unpacked_object(packed, pair[0])[1])
+            patched = patches.apply(content, history.unpacked_object(packed, pair[0])[1])
             new = tree.Node("/x", "F", patched.mode, patched.uid, patched.gid, len(patched.content))
             assert hashing.digest(new, [patched.content]) == pair[1]
             made.add(pair[1])
@@ -189,7 +189,7 @@ def test_xattrs_are_carried_unless_they_are_not_wanted(tmp_path: Path) -> None:
 
 
 def test_manifest_deltas_lead_from_one_manifest_to_the_next(published: Path) -> None:
-    made = delta.apply(
+    made = patches.apply(
         (published / stream.manifest_delta(20, "os-core", 10)).read_bytes(),
         (published / stream.manifest(10, "os-core")).read_bytes(),
     )

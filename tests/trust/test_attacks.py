@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, envelope, hashing, heads, manifest, roots, signing, stream, tree
+from swupd import archive, envelope, hashing, heads, manifest, roots, signing, stream, tree
 from swupd.agent import session
 from swupd.manifest import MOM, Manifest
+from swupd.server import comparison
 from tests import builders
 from tests.agent.devices import rewrite
 from tests.trust.conftest import Clock
@@ -130,7 +131,7 @@ def test_arbitrary_software_a_delta_that_makes_something_else(
     old = manifest.parse(simulator.read(stream.manifest(10, "os-core")), "os-core")
     names = [next(e.digest for e in m.entries if e.name == "/usr/bin/hello") for m in (old, found)]
     before = (device.root / "usr/bin/hello").read_bytes()
-    evil = delta.make(before, before.replace(b"echo 10", b"echo 66"), 0o100755, 0, 0)
+    evil = comparison.make(before, before.replace(b"echo 10", b"echo 66"), 0o100755, 0, 0)
     assert evil is not None
     to = io.BytesIO()
     with tarfile.open(fileobj=to, mode="w") as made:

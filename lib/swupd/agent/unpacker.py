@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, cast
 
-from swupd import archive, delta, folding
+from swupd import archive, folding, patches
 from swupd.agent import confinement
 from swupd.agent.patching import AHEAD
 from swupd.archive import Member
-from swupd.delta import Patched
 from swupd.errors import ArchiveError
+from swupd.patches import Patched
 from swupd.stream import MAX_DELTA_RESULT, MIB
 from swupd.tree import Node
 
@@ -95,8 +95,8 @@ class Here:
         yield iter(_unfolded(head, old).content)
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
-        """As delta.apply."""
-        return delta.apply(patch, old, limit)
+        """As patches.apply."""
+        return patches.apply(patch, old, limit)
 
     def rest(self) -> None:
         """Nobody to send home."""
@@ -155,7 +155,7 @@ class Unpacker:
                 raise _malformed()
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
-        """As delta.apply, with the same errors."""
+        """As patches.apply, with the same errors."""
         with self.patching(patch, old, limit) as answer:
             made = answer()
             content = b"".join(made.content)
@@ -425,11 +425,11 @@ def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
     patch.seek(0)
     fold = folding.parse(patch.read(folding.HEAD_SIZE))
     if fold is None:
-        made = delta.patch(patch, _size(patch), old, _size(old), limit)
+        made = patches.opened(patch, _size(patch), old, _size(old), limit)
     elif fold.size > limit:
         raise ArchiveError("the delta makes a file that is too large")
     else:
-        made = delta.patch(patch, _size(patch), old, _size(old), MAX_DELTA_RESULT, folding.HEAD_SIZE)
+        made = patches.opened(patch, _size(patch), old, _size(old), MAX_DELTA_RESULT, folding.HEAD_SIZE)
     mode = stat.S_IFREG | stat.S_IMODE(made.mode)
     try:
         node = Node("/", "F", mode, made.uid, made.gid, made.size if fold is None else fold.size)

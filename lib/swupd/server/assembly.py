@@ -8,11 +8,11 @@ from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
-from swupd import archive, delta, folding, manifest, signing, stream
+from swupd import archive, folding, manifest, signing, stream
 from swupd.delta import Form
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
-from swupd.server import changes, deltas, fullfiles, measuring, packs, rootfs
+from swupd.server import changes, comparison, deltas, fullfiles, measuring, packs, rootfs
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake
@@ -319,7 +319,7 @@ def _write_manifest_deltas(draft: Draft) -> None:
     for new in draft.release.written():
         for old in _older_manifests(draft, new):
             before = draft.past.manifest_data(lines[new.name, old.version])
-            made = delta.make(before, manifest.serialize(new), _MANIFEST_MODE, 0, 0)
+            made = comparison.make(before, manifest.serialize(new), _MANIFEST_MODE, 0, 0)
             if made is not None:
                 draft.staging.write(stream.manifest_delta(new.version, new.name, old.version), [made])
 

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from swupd import delta, folding, paths
+from swupd import delta, paths
 from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
+from swupd.server import comparison, kernels
 from swupd.server.changes import OLD_CLIENTS
 from swupd.stream import KIB, MIB
 from swupd.tree import Node
@@ -111,17 +112,17 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
         return Made()
-    compared = delta.compare(old_content, content)
+    compared = comparison.compare(old_content, content)
     if compared is None:
         return Made()
 
     def packed(*forms: Form) -> dict[Form, bytes]:
-        made = delta.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
+        made = comparison.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
         return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
 
     folded = None
     if min(len(old_content), len(content)) >= LEAST_FOLDED:
-        folded = folding.make(old_content, content, node.mode, node.uid, node.gid)
+        folded = kernels.make(old_content, content, node.mode, node.uid, node.gid)
     if folded is not None:
         plain = packed(Form.PLAIN).get(Form.PLAIN)
         if len(folded) < WORTH_FOLDING * (fullfile_size if plain is None else len(plain)):
