@@ -45,11 +45,10 @@ _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
 }
 
 
-def compress(data: bytes, effort: Effort = Effort.NORMAL) -> bytes:
-    """One .xz stream."""
-    filters = [
-        {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": fitted_dictionary(len(data)), **_SETTINGS[effort]},
-    ]
+def compress(data: bytes, effort: Effort = Effort.NORMAL, largest: int = LARGEST_DICTIONARY) -> bytes:
+    """One .xz stream, with a dictionary of at most so many bytes."""
+    dictionary = min(largest, fitted_dictionary(len(data)))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": dictionary, **_SETTINGS[effort]}]
     return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
 
 

@@ -14,10 +14,13 @@ from typing import NamedTuple
 from swupd import patches, runs, xz
 from swupd.delta import Form, Header
 from swupd.server import matching
-from swupd.stream import MAX_DELTA_RESULT
+from swupd.stream import KIB, MAX_DELTA_RESULT
 from swupd.xz import Effort
 
 MIN_SIZE = 200
+_DIFF_DICTIONARY = 256 * KIB
+"""What repeats in a diff is near: a larger dictionary takes longer, and finds nothing (docs/adr/0014)."""
+_DICTIONARY = 512 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,11 @@ def pack(
     effort: how hard to try with the rest.
     """
     old, new, blocks = compared.old, compared.new, compared.blocks
-    control = _pack_block(blocks.control, False, loose, effort)
-    extra = _pack_block(blocks.extra, True, loose, effort)
+    control = _pack_block(blocks.control, loose, effort, _DICTIONARY)
+    extra = _zeros(blocks.extra) or _pack_block(blocks.extra, loose, effort, _DICTIONARY)
     made = {}
     for form in forms:
-        in_runs = form is Form.RUNS
-        diff = _pack_runs(blocks.diff, loose) if in_runs else _pack_block(blocks.diff, True, loose, effort)
+        diff = _zeros(blocks.diff) or _pack_diff(blocks.diff, form, loose, effort)
         sizes = (len(control.data), len(diff.data), len(extra.data))
         encodings = (control.encoding, diff.encoding, extra.encoding)
         header = Header(form, sizes, encodings, len(old), len(new), mode, uid, gid)
@@ -90,17 +92,19 @@ class _Stored(NamedTuple):
     data: bytes
 
 
-def _pack_block(block: bytes, may_be_zeros: bool, loose: int, effort: Effort) -> _Stored:
-    if may_be_zeros and block and not block.strip(b"\0"):
-        return _Stored("zeros", struct.pack("<Q", len(block)))
+def _zeros(block: bytes) -> _Stored | None:
+    """A block that is nothing else, None where it is not."""
+    return _Stored("zeros", struct.pack("<Q", len(block))) if block and not block.strip(b"\0") else None
+
+
+def _pack_diff(diff: bytes, form: Form, loose: int, effort: Effort) -> _Stored:
+    if form is Form.RUNS:
+        return _pack_block(runs.pack(diff), loose, Effort.RUNS, _DIFF_DICTIONARY)
+    return _pack_block(diff, loose, effort, _DIFF_DICTIONARY)
+
+
+def _pack_block(block: bytes, loose: int, effort: Effort, dictionary: int) -> _Stored:
     if len(block) <= loose:
         return _Stored("none", block)
-    packed = xz.compress(block, effort)
+    packed = xz.compress(block, effort, dictionary)
     return _Stored("xz", packed) if len(packed) < len(block) else _Stored("none", block)
-
-
-def _pack_runs(diff: bytes, loose: int) -> _Stored:
-    """A diff block in runs; as zeros where it is nothing else."""
-    if not diff.strip(b"\0"):
-        return _pack_block(diff, True, loose, Effort.RUNS)
-    return _pack_block(runs.pack(diff), False, loose, Effort.RUNS)
