@@ -27,16 +27,18 @@ CORE = {
     "swupd.patches": {"errors", "stream", "delta", "runs"},
     "swupd.folding": {"errors", "stream"},
     "swupd.archive": {"errors", "paths", "stream", "tree", "xz"},
-    "swupd.publickey": {"errors"},
-    "swupd.signing": {"errors", "publickey"},
+    "swupd.publickey": set(),
+    "swupd.crypto": {"errors", "publickey"},
+    "swupd.signing": {"errors", "publickey", "crypto"},
     "swupd.jsontext": {"errors"},
     "swupd.envelope": {"errors", "stream", "publickey"},
-    "swupd.roots": {"errors", "stream", "publickey", "jsontext", "envelope", "manifest"},
+    "swupd.roots": {"errors", "stream", "publickey", "crypto", "jsontext", "envelope", "manifest"},
     "swupd.heads": {"errors", "stream", "jsontext", "envelope", "lengths"},
     "swupd.lengths": {"errors", "stream"},
 }
 PURE = (
     "swupd.publickey",
+    "swupd.crypto",
     "swupd.jsontext",
     "swupd.envelope",
     "swupd.roots",
@@ -74,6 +76,8 @@ NETWORK = {"requests", "socket", "urllib3", "http", "urllib.request", "ssl"}
 CONNECTED = {
     "swupd.agent.connection": {"socket", "http", "ssl"},
     "swupd.agent.proxies": {"urllib.request"},
+    "swupd.agent.checker": {"socket"},
+    "swupd.agent.confinement": {"socket"},
     "swupd.agent.unpacker": {"socket"},
     "swupd.server.history": {"requests"},
 }
@@ -184,7 +188,7 @@ def test_only_a_few_rooms_of_the_agent_change_names_and_metadata(module: str) ->
 def test_only_the_commands_print_and_exit(module: str) -> None:
     assert not calls(MODULES[module], "print", "input", "sys.exit", "exit")
     # A forked child has no other end; the commands have theirs from program.
-    ending = {"swupd.agent.turns", "swupd.agent.unpacker", "swupd.program"}
+    ending = {"swupd.agent.turns", "swupd.agent.confinement", "swupd.program"}
     assert module in ending or not calls(MODULES[module], "os._exit", "program.leave")
 
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import datetime
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ from swupd.stream import is_digest
 
 if TYPE_CHECKING:
     from swupd.publickey import PublicKey
+
+    MakeKey = Callable[[bytes], PublicKey]
+    """A key from its SubjectPublicKeyInfo. Raises SignatureError for what is no acceptable key."""
 
 ROOT, HEAD, RELEASE, BUILD = "root", "head", "release", "build"
 ROLES = (ROOT, HEAD, RELEASE, BUILD)
@@ -114,20 +117,27 @@ def _role_json(role: Role) -> dict[str, object]:
     return {"keys": list(role.keys), "threshold": role.threshold}
 
 
-def parse(data: bytes) -> tuple[Envelope, Root]:
+def from_der(der: bytes) -> PublicKey:
+    """As crypto.from_der, which is loaded then."""
+    from swupd import crypto  # noqa: PLC0415  0.1 s of start-up
+
+    return crypto.from_der(der)
+
+
+def parse(data: bytes, key: MakeKey = from_der) -> tuple[Envelope, Root]:
     """A root as it claims to be: whether to believe it is for `first` and `next_after`. Raises RootError."""
     try:
         signed = envelope.parse(data, ROOT)
-        return signed, _root(jsontext.load(signed.payload))
+        return signed, _root(jsontext.load(signed.payload), key)
     except DocumentError as e:
         raise RootError(
             f"the root of trust cannot be read: {e.problem}", "Take the file that the publisher gave."
         ) from e
 
 
-def first(data: bytes) -> Root:
+def first(data: bytes, key: MakeKey = from_der) -> Root:
     """The root that a device is born with: it must at least be signed by its own keys. Raises RootError."""
-    signed, root = parse(data)
+    signed, root = parse(data, key)
     if not root.accepts(signed, ROOT):
         raise RootError(
             f"root {root.number} is not signed by {root.roles[ROOT].threshold} of its own keys",
@@ -136,7 +146,7 @@ def first(data: bytes) -> Root:
     return root
 
 
-def next_after(root: Root, data: bytes) -> Root:
+def next_after(root: Root, data: bytes, key: MakeKey = from_der) -> Root:
     """The root that follows another. Raises RootError unless enough keys of both have signed it."""
     try:
         signed = envelope.parse(data, ROOT)
@@ -148,15 +158,15 @@ def next_after(root: Root, data: bytes) -> Root:
             f"root {root.number + 1} is not signed by {root.roles[ROOT].threshold} keys of root {root.number}",
             "The server may have been tampered with; nothing was changed.",
         )
-    found = first(data)
+    found = first(data, key)
     if found.number != root.number + 1:
         raise RootError(f"root {found.number} came where root {root.number + 1} was asked for", "Tell the publisher.")
     return found
 
 
-def _root(value: Any) -> Root:
+def _root(value: Any, key: MakeKey) -> Root:
     top = jsontext.Fields(value)
-    keys = _keys(top.table("keys"))
+    keys = _keys(top.table("keys"), key)
     roles = {name: _role(jsontext.Fields(role), keys) for name, role in top.table("roles").items()}
     missing = [name for name in ROLES if name not in roles and name != BUILD]
     if missing:
@@ -173,22 +183,21 @@ def _root(value: Any) -> Root:
     )
 
 
-def _keys(table: Mapping[str, Any]) -> dict[str, PublicKey]:
-    from swupd import publickey  # noqa: PLC0415  0.1 s of start-up
+def _keys(table: Mapping[str, Any], key: MakeKey) -> dict[str, PublicKey]:
 
     if len(table) > _MAX_KEYS:
         raise DocumentError("it has too many keys")
     keys = {}
     for name, text in table.items():
         try:
-            key = publickey.from_der(base64.b64decode(text, validate=True)) if isinstance(text, str) else None
+            found = key(base64.b64decode(text, validate=True)) if isinstance(text, str) else None
         except (binascii.Error, ValueError) as e:
             raise DocumentError("a key is no base64") from e
         except SignatureError as e:
             raise DocumentError(e.problem) from e
-        if key is None or key.id != name:
+        if found is None or found.id != name:
             raise DocumentError("a key has another name than its own")
-        keys[name] = key
+        keys[name] = found
     return keys
 
 

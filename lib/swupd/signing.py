@@ -17,10 +17,10 @@ from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from swupd import publickey
+from swupd import crypto
 from swupd.errors import SignatureError
 from swupd.publickey import KeyHolder, PublicKey
 
@@ -111,7 +111,7 @@ def held(holder: KeyHolder, certificate: bytes) -> Signer:
 
 def public(signer: Signer) -> PublicKey:
     """The signer's public key."""
-    return publickey.of(signer.certificate.public_key())
+    return crypto.of(signer.certificate.public_key())
 
 
 def _certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
@@ -133,7 +133,7 @@ def sign(data: bytes, signer: Signer) -> bytes:
         for c in (signer.certificate, *signer.intermediates)
     ]
     sha256 = algos.DigestAlgorithm({"algorithm": "sha256"})
-    value = signer.key.sign(data) if isinstance(signer.key, KeyHolder) else publickey.raw_signer(signer.key)(data)
+    value = signer.key.sign(data) if isinstance(signer.key, KeyHolder) else crypto.raw_signer(signer.key)(data)
     is_rsa = isinstance(signer.certificate.public_key(), rsa.RSAPublicKey)
     algorithm = "rsassa_pkcs1v15" if is_rsa else "sha256_ecdsa"
     info = cms.SignerInfo(
@@ -355,8 +355,19 @@ def expires(certificate: x509.Certificate) -> datetime.datetime:
 def generate(common_name: str, begins: datetime.datetime, days: int) -> tuple[bytes, bytes]:
     """A new RSA key and its self-signed certificate, both PEM, valid for so many days."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
+    certificate = _self_signed(key, common_name, begins, days)
+    pem = serialization.Encoding.PEM
+    return (
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        certificate.public_bytes(pem),
+    )
+
+
+def _self_signed(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, common_name: str, begins: datetime.datetime, days: int
+) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    certificate = (
+    return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -368,8 +379,18 @@ def generate(common_name: str, begins: datetime.datetime, days: int) -> tuple[by
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    pem = serialization.Encoding.PEM
-    return (
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-        certificate.public_bytes(pem),
-    )
+
+
+def rehearse() -> None:
+    """Goes once through all that checking takes, so that a process which can load nothing later has it."""
+    now = datetime.datetime.now(datetime.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _self_signed(key, "rehearsal", now - datetime.timedelta(days=1), 2)
+    trust = load_trust(certificate.public_bytes(serialization.Encoding.PEM), now)
+    verify(b"", sign(b"", Signer(key, certificate)), trust, now)
+    with contextlib.suppress(SignatureError):
+        load_trust(certificate.public_bytes(serialization.Encoding.PEM), now + datetime.timedelta(days=9))
+    # Nobody has its private half.
+    nobody = rsa.RSAPublicNumbers(65537, (1 << 2047) + 1).public_key()
+    for public in (key.public_key(), ed25519.Ed25519PrivateKey.generate().public_key(), nobody):
+        crypto.of(public).verifies(bytes(256), b"")

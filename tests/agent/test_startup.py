@@ -12,6 +12,7 @@ import pytest
 from tests.agent.conftest import Published
 from tests.agent.devices import Device
 from tests.agent.misbehaving import folder, server
+from tests.trust.simulator import Trusting, publisher
 
 HEAVY = ("requests", "http", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
 UNUSED = ("hashlib", "hmac", "ctypes", "shutil", "typing")
@@ -23,6 +24,8 @@ CHANGING = (
 """What only commands that change something, unpack, or ask a server need."""
 TRUST = ("swupd.agent.anchor", "swupd.agent.chain", "swupd.heads", "swupd.roots")
 """What only devices with a root of trust need."""
+CHECKING = ("cryptography", "asn1crypto", "swupd.crypto", "swupd.signing")
+"""What only the process that checks signatures needs."""
 PROGRAM = """
 import sys
 from swupd.agent.cli import main
@@ -117,6 +120,19 @@ def test_nothing_is_loaded_once_files_are_being_replaced(device: Device, json: t
         assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["late []"]), (command, done)
 
 
+@pytest.mark.parametrize("rooted", [False, True])
+def test_whoever_checks_signatures_is_another_process(device: Device, tmp_path: Path, rooted: bool) -> None:
+    if rooted:
+        stream = publisher(tmp_path)
+        stream.release(10)
+        device = Trusting(tmp_path / "rooted", f"file://{stream.www}", Path(), "30", root_file=stream.root_file)
+        device.ok("os-install", "--version", "10")
+        stream.release(20)
+    found = loaded("update", "--path", str(device.root), *device.options())
+    assert "swupd.agent.checker" in found and not found & {*CHECKING}
+    assert "20" in (device.root / "usr/lib/os-release").read_text()
+
+
 @pytest.fixture
 def away(published: Published, tmp_path: Path) -> Device:
     """A device whose server was there only until it was installed."""
@@ -133,8 +149,8 @@ def test_who_only_looks_takes_the_manifests_of_the_cache(away: Device) -> None:
     assert "os-core" in away.ok("bundle-list", "--all").out
     for command in (("diagnose",), ("bundle-list", "--all"), ("bundle-info", "os-core")):
         found = loaded(*command, "--path", str(away.root), *away.options())
-        assert "swupd.signing" in found
-        assert found & {*CHANGING, *TRUST} == set(), command
+        assert "swupd.agent.checker" in found
+        assert found & {*CHANGING, *TRUST, *CHECKING} == set(), command
 
 
 def test_who_only_looks_believes_no_damaged_manifest_of_the_cache(away: Device) -> None:

@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from swupd import archive, delta, envelope, heads, manifest, publickey, roots, tree
+from swupd import archive, crypto, delta, envelope, heads, manifest, roots, tree
 from swupd.agent.anchor import Floors, dump_floors
 from swupd.lengths import Named
 from swupd.manifest import Entry
+from swupd.publickey import KeyHolder
 from tests import trees
 from tests.conftest import DATA, GOLDEN
 
@@ -84,15 +85,15 @@ def documents(_: Corpus) -> list[bytes]:
     ]
 
 
-def _signed(document: envelope.Envelope, holders: Iterable[publickey.KeyHolder]) -> envelope.Envelope:
+def _signed(document: envelope.Envelope, holders: Iterable[KeyHolder]) -> envelope.Envelope:
     for holder in holders:
         document = document.signed_by(holder)
     return document
 
 
-def _holder() -> publickey.KeyHolder:
+def _holder() -> KeyHolder:
     key = ed25519.Ed25519PrivateKey.generate()
-    return publickey.KeyHolder(publickey.of(key.public_key()), publickey.raw_signer(key))
+    return KeyHolder(crypto.of(key.public_key()), crypto.raw_signer(key))
 
 
 def payloads(_: Corpus, role: str) -> list[bytes]:

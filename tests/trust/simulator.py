@@ -19,7 +19,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from swupd import envelope, heads, publickey, roots, signing, stream
+from swupd import crypto, envelope, heads, roots, signing, stream
 from swupd.heads import Head
 from swupd.lengths import Named
 from swupd.publickey import KeyHolder
@@ -54,12 +54,12 @@ def files(version: int) -> dict[str, builders.Spec]:
 def holder(kind: str = "ed25519") -> KeyHolder:
     """A new key."""
     key = ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else ec.generate_private_key(ec.SECP256R1())
-    return KeyHolder(publickey.of(key.public_key()), publickey.raw_signer(key))
+    return KeyHolder(crypto.of(key.public_key()), crypto.raw_signer(key))
 
 
 def of_signer(signer: signing.Signer) -> KeyHolder:
     """The key of a certificate."""
-    return KeyHolder(publickey.of(signer.key.public_key()), publickey.raw_signer(signer.key))
+    return KeyHolder(crypto.of(signer.key.public_key()), crypto.raw_signer(signer.key))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from swupd import envelope, heads, manifest, publickey, roots, signing, stream
+from swupd import crypto, envelope, heads, manifest, roots, signing, stream
 from swupd.manifest import MOM
 from swupd.publickey import KeyHolder
 from swupd.roots import Delegation, Role
@@ -146,7 +146,7 @@ def test_a_role_with_fewer_keys_than_it_needs_is_refused(
 def test_every_kind_of_key_signs_heads(device: Trusting, attacker: Attacker, simulator: Simulator, kind: str) -> None:
     if kind == "rsa":
         key = rsa.generate_private_key(65537, 2048)
-        made = KeyHolder(publickey.of(key.public_key()), publickey.raw_signer(key))
+        made = KeyHolder(crypto.of(key.public_key()), crypto.raw_signer(key))
     else:
         made = holder(kind)
     simulator.keys = replace(simulator.keys, head=made)

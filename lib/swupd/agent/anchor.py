@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swupd import heads, jsontext, roots
-from swupd.agent.trust import parse_mom
+from swupd.agent.trust import HERE, Checks, parse_mom
 from swupd.envelope import Envelope
 from swupd.errors import (
     BundleTrustError,
@@ -113,6 +113,7 @@ class Anchor:
 
     clock: what the device's own clock shows, or the time stamp of its image, if that is later.
     passed: how far time has come at least, by what was signed. product: what the device is, "" where it does not know.
+    checks: who says whether signatures are right.
     """
 
     root: Root
@@ -120,6 +121,7 @@ class Anchor:
     clock: datetime.datetime
     passed: datetime.datetime = _EPOCH
     product: str = ""
+    checks: Checks = HERE
 
     @property
     def now(self) -> datetime.datetime:
@@ -131,7 +133,7 @@ class Anchor:
 
         The floors that keys have raised fall with them: whoever stole a key cannot have spoilt a device for good.
         """
-        root = roots.next_after(self.root, data)
+        root = roots.next_after(self.root, data, self.checks.key)
         if not set(self.floors.by) - set(root.roles[roots.HEAD].keys):
             return replace(self, root=root)
         floors = replace(self.floors, version=0, digest="", signed=0, by=(), ticked=0)
@@ -204,7 +206,7 @@ class Anchor:
 
     def release_signers(self, data: bytes, signature: bytes | None) -> frozenset[str]:
         """The ids of the release keys that have signed a MoM by PKCS#7. Raises SignatureError for what is none."""
-        return _signers(data, signature, self.root, self.root.roles[roots.RELEASE])
+        return self._signers(data, signature, self.root.roles[roots.RELEASE])
 
     def release_countersigners(self, signed: Envelope, named: Named) -> frozenset[str]:
         """The ids of the release keys that have signed a MoM by its hash."""
@@ -229,7 +231,7 @@ class Anchor:
         role, delegation = self.root.bundle_rule(entry.name)
         if role is not None:
             try:
-                by = _signers(data, signature, self.root, role)
+                by = self._signers(data, signature, role)
             except SignatureError as e:
                 raise BundleTrustError(
                     f"the signature of bundle {entry.name} is unreadable: {e.problem}", _TAMPERED
@@ -263,6 +265,11 @@ class Anchor:
         kept = dict(list(moms.items())[-(_KEPT_MOMS - 1) :])
         return replace(self, floors=replace(self.floors, moms={**kept, version: named}))
 
+    def _signers(self, data: bytes, signature: bytes | None, role: Role) -> frozenset[str]:
+        if not signature:
+            return frozenset()
+        return self.checks.signers(data, signature, self.root.role_keys(role))
+
     def _check_product(self, product: str, what: str) -> None:
         if self.product and product != self.product:
             raise WrongProduct(
@@ -274,14 +281,6 @@ class Anchor:
 def is_named(data: bytes, named: Named) -> bool:
     """Whether some bytes are those that a hash and a length name."""
     return len(data) == named.length and hashlib.sha256(data).hexdigest() == named.digest
-
-
-def _signers(data: bytes, signature: bytes | None, root: Root, role: Role) -> frozenset[str]:
-    if not signature:
-        return frozenset()
-    from swupd import signing  # noqa: PLC0415  0.1 s of start-up that few commands need
-
-    return signing.signers(data, signature, root.role_keys(role))
 
 
 def _seconds(when: datetime.datetime) -> int:

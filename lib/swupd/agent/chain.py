@@ -16,6 +16,7 @@ from swupd.agent.anchor import Anchor, dump_floors, is_named
 from swupd.agent.origin import Origin, verified
 from swupd.agent.source import Source
 from swupd.agent.state import Cache
+from swupd.agent.trust import HERE, Checks
 from swupd.errors import (
     BundleTrustError,
     DocumentError,
@@ -281,13 +282,13 @@ class Chain:
         return data
 
 
-def first_anchor(image: bytes, kept: bytes | None) -> roots.Root:
+def first_anchor(image: bytes, kept: bytes | None, checks: Checks = HERE) -> roots.Root:
     """The root to begin with: the image's, or a newer one that was believed since. Raises RootError."""
-    born = roots.first(image)
+    born = roots.first(image, checks.key)
     if kept is None:
         return born
     try:
-        since = roots.first(kept)
+        since = roots.first(kept, checks.key)
     except RootError:
         return born
     return since if since.number > born.number else born

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from swupd import __version__, paths, program, stream
@@ -47,6 +48,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("commands:verify", "old name of diagnose, repair and os-install"),
 }
 """By name: which function of which module of the agent, loaded when it is called; and what it is for."""
+_ASKS_NOBODY = frozenset({"info", "autoupdate", "mirror", "rollback", "confirm", "clean", "hashdump"})
+"""Commands that read nothing that would have to be signed, as a rule."""
 
 
 def _version(text: str) -> int:
@@ -278,9 +281,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int:
     try:
-        module, _, name = _COMMANDS[options.command][0].partition(":")
-        code: int = getattr(importlib.import_module(f"swupd.agent.{module}"), name)(options, settings, report)
-        return code
+        if not settings.check_signatures or options.command in _ASKS_NOBODY:
+            return _call(options, settings, report)
+        # First of all: it loads what it needs while the command is loaded.
+        from swupd.agent import checker  # noqa: PLC0415  info does without
+
+        with checker.started() as checks:
+            return _call(options, replace(settings, checks=checks), report)
     except SwupdError as e:
         report.error(str(e))
         return e.exit_code
@@ -294,6 +301,12 @@ def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int
         # What the rooms below did not foresee is still no reason for a traceback at 3 a.m.
         report.error(f"The system refused an operation: {e}. Check disk and permissions, then run the command again.")
         return WriteError.exit_code
+
+
+def _call(options: argparse.Namespace, settings: Settings, report: Report) -> int:
+    module, _, name = _COMMANDS[options.command][0].partition(":")
+    code: int = getattr(importlib.import_module(f"swupd.agent.{module}"), name)(options, settings, report)
+    return code
 
 
 def _report(options: argparse.Namespace) -> Report:

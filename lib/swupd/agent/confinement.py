@@ -1,4 +1,4 @@
-"""How a process gives up all that it can: for those that read what nobody verified yet. There is no way back."""
+"""Processes that give up all that they can: for what reads what nobody verified yet. There is no way back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,29 @@ _CAPABILITIES = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def pretending() -> bool:
+    """Whether root is played by pseudo or fakeroot, as in image builds: nothing could be given up that is not there.
+
+    Their libraries sit in every process, and wait for ever for their server where it is out of reach.
+    """
+    return any(name in os.environ for name in ("PSEUDO_PREFIX", "FAKEROOTKEY"))
+
+
+def forked(channel: socket.socket, action: Callable[[], None]) -> int:
+    """A child that has one open file and carries out an action; its id. Raises OSError."""
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        close_all_but(channel.fileno())
+        end_with(parent)
+        action()
+    finally:
+        os._exit(0)
+
+
 def end_with(parent: int) -> None:
     """Has this process killed when its parent dies; parent: its id, for the case that it has died already."""
     _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -38,14 +62,16 @@ def close_all_but(fd: int) -> None:
     os.closerange(fd + 1, 1 << 20)
 
 
-def confine(memory: int) -> None:
+def confine(memory: int, name: str) -> None:
     """Gives up privileges, files, network and processes; memory: bytes that it may take beyond what it has.
+
+    name: what the process is called from then on.
 
     What the system does not allow to give up stays: without root there is less to lose.
     """
     with contextlib.suppress(OSError, ValueError):
         memory += int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
-    _libc.prctl(_SET_NAME, b"swupd-unpack", 0, 0, 0)
+    _libc.prctl(_SET_NAME, name.encode("ascii"), 0, 0, 0)
     _libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _enter_nothing(_own_namespaces())
     for capability in range(_CAPABILITIES):

@@ -105,7 +105,8 @@ def opened(settings: Settings, report: Report, state: State | None, unpacker: Ca
     content = origin(content_url)
     versions = content if url == content_url else origin(url)
     by_root = settings.check_signatures and settings.root_file is not None
-    verifier = trust.Verifier(None if by_root else _trust_file(settings), now(settings))
+    trust_pem = None if by_root else _trust_file(settings)
+    verifier = trust.Verifier(trust_pem, now(settings), settings.checks or trust.HERE)
     verifier.check_trust_file()
     layout = Layout(settings.data_dir, settings.cache_dir, content_url)
     cache = state or Cache(layout)
@@ -143,8 +144,9 @@ def anchor(settings: Settings, layout: Layout, report: Report) -> Anchor:
         raise RootError(f"{settings.root_file} cannot be read: {e.strerror}", "Give another --root-file.") from e
     floors = _floors(layout, report)
     passed = datetime.datetime.fromtimestamp(floors.at(*_uptime()), datetime.UTC)
-    root = first_anchor(born, _bytes(layout.root))
-    return Anchor(root, floors, now(settings), passed, settings.product)
+    checks = settings.checks or trust.HERE
+    root = first_anchor(born, _bytes(layout.root), checks)
+    return Anchor(root, floors, now(settings), passed, settings.product, checks)
 
 
 def _floors(layout: Layout, report: Report) -> Floors:

@@ -6,13 +6,17 @@ URLs and format, the files of swupd-client 7.0.0 (stream format, 6.1). Reads fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from swupd import paths
 from swupd.errors import SettingsError, VersionUnknown
 from swupd.stream import MAX_VERSION, is_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from swupd.agent.trust import Checks
 
 CONFIG_FILES = (
     "/usr/share/defaults/swupd/config",
@@ -44,6 +48,7 @@ class Settings:
     root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
     retry_delay: seconds before the first retry. parallel: downloads at a time.
     keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
+    checks: who says whether signatures are right, None for this process.
     """
 
     root: Path = Path("/")
@@ -72,7 +77,7 @@ class Settings:
     keep_undo: bool = True
     trial: int = 0
     dry_run: bool = False
-    options: Mapping[str, object] = field(default_factory=dict)
+    checks: Checks | None = None
 
     def __post_init__(self) -> None:
         for folder in (self.data_dir, self.cache_dir):

@@ -6,12 +6,56 @@ Signatures and digests are checked over the bytes as received, and only then are
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from swupd import hashing, manifest, stream
 from swupd.errors import HashMismatch, InvalidOption, ManifestError, MomError, ServerUnreachable, SignatureError
 from swupd.manifest import Entry, Manifest
+
+if TYPE_CHECKING:
+    from swupd.publickey import PublicKey
+
+
+class Checks(Protocol):
+    """Whoever says whether keys and signatures are right."""
+
+    def trust_file(self, pem: bytes, now: datetime.datetime) -> None: ...
+    def signed(self, data: bytes, signature: bytes, pem: bytes, now: datetime.datetime) -> None: ...
+    def key(self, der: bytes) -> PublicKey: ...
+    def signers(self, data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]: ...
+
+
+class Here:
+    """Checks in this process. What that takes is loaded when it is needed: 0.1 s, which few commands need."""
+
+    def trust_file(self, pem: bytes, now: datetime.datetime) -> None:
+        """Raises SignatureError where a trust file cannot be trusted, as signing.load_trust does."""
+        from swupd import signing  # noqa: PLC0415
+
+        signing.load_trust(pem, now)
+
+    def signed(self, data: bytes, signature: bytes, pem: bytes, now: datetime.datetime) -> None:
+        """Raises SignatureError unless a signature is right by a trust file, as signing.verify does."""
+        from swupd import signing  # noqa: PLC0415
+
+        signing.verify(data, signature, signing.load_trust(pem, now), now)
+
+    def key(self, der: bytes) -> PublicKey:
+        """As crypto.from_der."""
+        from swupd import crypto  # noqa: PLC0415
+
+        return crypto.from_der(der)
+
+    def signers(self, data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]:
+        """As signing.signers."""
+        from swupd import signing  # noqa: PLC0415
+
+        return signing.signers(data, signature, keys)
+
+
+HERE = Here()
 
 
 @dataclass(frozen=True)
@@ -24,13 +68,12 @@ class Verifier:
 
     trust_pem: bytes | None
     now: datetime.datetime
+    checks: Checks = HERE
 
     def check_trust_file(self) -> None:
         """Raises SignatureError where the trust file itself cannot be trusted."""
         if self.trust_pem is not None:
-            from swupd import signing  # noqa: PLC0415  0.1 s of start-up that few commands need
-
-            signing.load_trust(self.trust_pem, self.now)
+            self.checks.trust_file(self.trust_pem, self.now)
 
     def signed(self, what: str, data: bytes, signature: bytes | None) -> bytes:
         """The same bytes, once their signature was found right. Raises SignatureError."""
@@ -40,10 +83,8 @@ class Verifier:
             raise SignatureError(
                 f"{what} is not signed", "The publisher must sign it; do not trust this server as it is."
             )
-        from swupd import signing  # noqa: PLC0415
-
         try:
-            signing.verify(data, signature, signing.load_trust(self.trust_pem, self.now), self.now)
+            self.checks.signed(data, signature, self.trust_pem, self.now)
         except SignatureError as e:
             raise SignatureError(
                 f"{what} does not verify: {e.problem}",

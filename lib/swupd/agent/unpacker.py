@@ -117,7 +117,7 @@ class Unpacker:
         self._idle: dict[bytes, list[_Worker]] = {_UNPACK: [], _PATCH: []}
         self._control, control = socket.socketpair()
         try:
-            self._parent = _forked(control, lambda: _breed(control, reader_memory))
+            self._parent = confinement.forked(control, lambda: _breed(control, reader_memory))
         except OSError:
             self._control.close()
             raise
@@ -296,7 +296,7 @@ class _Worker:
 def started() -> Iterator[Unpacks]:
     """What unpacks for the time of a command: other processes, or this one where there can be none."""
     try:
-        made = Unpacker() if not _pretending() else None
+        made = Unpacker() if not confinement.pretending() else None
     except OSError:
         made = None
     if made is None:
@@ -306,14 +306,6 @@ def started() -> Iterator[Unpacks]:
         yield made
     finally:
         made.close()
-
-
-def _pretending() -> bool:
-    """Whether root is played by pseudo or fakeroot, as in image builds: nothing could be given up that is not there.
-
-    Their libraries sit in every process, and wait for ever for their server where it is out of reach.
-    """
-    return any(name in os.environ for name in ("PSEUDO_PREFIX", "FAKEROOTKEY"))
 
 
 def parsed(data: bytes) -> tuple[str, Node]:
@@ -339,21 +331,6 @@ def _ended() -> ArchiveError:
     return ArchiveError("the process that unpacks it was ended by it")
 
 
-def _forked(channel: socket.socket, action: Callable[[], None]) -> int:
-    """A child that has one open file and carries out an action; its id."""
-    parent = os.getpid()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        confinement.close_all_but(channel.fileno())
-        confinement.end_with(parent)
-        action()
-    finally:
-        os._exit(0)
-
-
 def _breed(control: socket.socket, reader_memory: int) -> None:
     """In the first child: forks a worker for each channel that it is sent, until there is nobody to send one."""
     gc.freeze()
@@ -376,7 +353,7 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
         workers = [pid for pid in workers if os.waitpid(pid, os.WNOHANG)[0] == 0]
         channel = socket.socket(fileno=fds[0])
         with contextlib.suppress(OSError):
-            pid = _forked(channel, lambda channel=channel: _work(channel, reader_memory))  # type: ignore[misc]
+            pid = confinement.forked(channel, lambda channel=channel: _work(channel, reader_memory))  # type: ignore[misc]
             workers.append(pid)
         channel.close()
     # Not asked to end: one that was taken over would not.
@@ -389,7 +366,7 @@ def _breed(control: socket.socket, reader_memory: int) -> None:
 def _work(channel: socket.socket, memory: int) -> None:
     """In a worker: answers requests until there are no more."""
     parent = os.getppid()
-    confinement.confine(memory)
+    confinement.confine(memory, "swupd-unpack")
     # Once more: a change of owner has revoked it.
     confinement.end_with(parent)
     answer = cast(BinaryIO, channel.makefile("wb", _PIECE))

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from swupd import publickey, roots, signing
+from swupd import crypto, roots, signing
 from swupd.errors import InvalidOption
 from swupd.server import rootfile
 from swupd.server.writer import writing
@@ -50,10 +50,10 @@ def generate(folder: Path, name: str, days: int, now: datetime.datetime) -> tupl
     for place, data in zip(places, written, strict=True):
         _create(place, data, 0o600 if place.suffix == ".key" else 0o644)
     owners = {roots.ROOT: root, roots.HEAD: head, roots.RELEASE: release[1], roots.BUILD: manifests[1]}
-    groups = {role: [publickey.from_pem(pem, role)] for role, pem in owners.items()}
+    groups = {role: [crypto.from_pem(pem, role)] for role, pem in owners.items()}
     made = rootfile.make(1, groups, {}, (now + datetime.timedelta(days=days)).replace(microsecond=0))
     rootfile.write(first, made)
-    rootfile.sign(first, publickey.holder(root, ROOT_KEY))
+    rootfile.sign(first, crypto.holder(root, ROOT_KEY))
     return (*places, first)
 
 

@@ -6,7 +6,7 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, envelope, publickey, signing, stream
+from swupd import archive, crypto, envelope, signing, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM, Manifest
 from swupd.roots import Root
@@ -120,7 +120,7 @@ def _of_latest(
 
 def _check_signature(what: str, data: bytes, signature: bytes) -> None:
     """Raises SignatureError for one that is not over these bytes by the key of a certificate in it."""
-    keys = {key.id: key for key in map(publickey.of, (c.public_key() for c in signing.embedded(signature)))}
+    keys = {key.id: key for key in map(crypto.of, (c.public_key() for c in signing.embedded(signature)))}
     if not signing.signers(data, signature, keys):
         raise SignatureError(
             f"the signature of the {what} is not for these bytes, or lacks its certificate",

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from functools import partial
 
-from swupd import publickey, signing
+from swupd import crypto, signing
 from swupd.errors import InvalidOption, SignatureError
 from swupd.publickey import KeyHolder, PublicKey
 from swupd.server import inputs
@@ -53,8 +53,8 @@ def holder(key: str | None, command: str | None, public: str | None) -> KeyHolde
     if command:
         if not public:
             raise InvalidOption("the public key of the signing command is missing", "Give its PEM file as well.")
-        return by_command(command, publickey.from_pem(inputs.read(public), public))
-    return publickey.holder(inputs.read(key), key) if key else None
+        return by_command(command, crypto.from_pem(inputs.read(public), public))
+    return crypto.holder(inputs.read(key), key) if key else None
 
 
 def signer(key: str | None, command: str | None, certificate: str | None, what: str) -> signing.Signer | None:
@@ -67,5 +67,5 @@ def signer(key: str | None, command: str | None, certificate: str | None, what: 
         raise InvalidOption(f"--{missing} is missing", f"Give both --{what} and --{other}, or neither.")
     if command:
         pem = inputs.read(certificate)
-        return signing.held(by_command(command, publickey.from_pem(pem, certificate)), pem)
+        return signing.held(by_command(command, crypto.from_pem(pem, certificate)), pem)
     return signing.load_signer(inputs.read(key or ""), inputs.read(certificate))

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from swupd import manifest, publickey, roots, signing, stream
+from swupd import crypto, manifest, roots, signing, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM
-from swupd.publickey import PublicKey
+from swupd.publickey import KeyHolder, PublicKey
 from swupd.roots import Delegation, Role
 from swupd.server import announcing, inputs, releasing, rootfile, signers, writer
 from swupd.server.announcing import Announcer
@@ -143,7 +143,7 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(files: Iterable[str]) -> list[PublicKey]:
-    return [publickey.from_pem(inputs.read(file), file) for file in files]
+    return [crypto.from_pem(inputs.read(file), file) for file in files]
 
 
 def _until(days: str, now: datetime.datetime) -> datetime.datetime:
@@ -176,7 +176,7 @@ def _init(arguments: argparse.Namespace, now: datetime.datetime) -> Iterable[str
     for file in groups[roots.ROOT]:
         pem = inputs.read(file)
         if b"PRIVATE KEY-----" in pem:
-            rootfile.sign(arguments.output, publickey.holder(pem, file))
+            rootfile.sign(arguments.output, crypto.holder(pem, file))
     return [f"Wrote {arguments.output}.", *_still_missing(arguments.output, None)]
 
 
@@ -254,7 +254,7 @@ def _sign_root(arguments: argparse.Namespace, _: datetime.datetime) -> Iterable[
     return _still_missing(arguments.file, arguments.previous)
 
 
-def _holder(arguments: argparse.Namespace) -> publickey.KeyHolder:
+def _holder(arguments: argparse.Namespace) -> KeyHolder:
     found = signers.holder(arguments.key, arguments.signer, arguments.public_key)
     if found is None:
         raise InvalidOption("nobody is named who signs", "Give --key, or --signer and --public-key.")
