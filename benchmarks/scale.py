@@ -76,10 +76,17 @@ def _measured(work: Path, files: int, bundles: int, counts: list[int]) -> Iterat
         if number in counts:
             device = _on_device(work, stream, tuple(lists))
             yield Point(
-                files, bundles, number, costs[0].cpu, costs[-1].cpu,
-                *(device[name].cpu for name in ("install", "update", "diagnose")),
-                memory=max(c.memory for c in device.values()), server_memory=max(c.memory for c in costs),
-            )  # fmt: skip
+                files,
+                bundles,
+                number,
+                first=costs[0].cpu,
+                next=costs[-1].cpu,
+                install=device["install"].cpu,
+                update=device["update"].cpu,
+                diagnose=device["diagnose"].cpu,
+                memory=max(c.memory for c in device.values()),
+                server_memory=max(c.memory for c in costs),
+            )
 
 
 def _on_device(work: Path, stream: Stream, bundles: tuple[str, ...]) -> dict[str, Cost]:
