@@ -49,3 +49,6 @@ def test_a_failed_run_names_the_cause_and_a_successful_one_did_its_work() -> Non
     assert oracle.after_error(Seen(OLD, 10, False), PROMISE, 10, "the disk is full") == []
     assert oracle.after_error(Seen(OLD, 10, False), PROMISE, 10, "oops")
     assert oracle.after_error(Seen(OLD, 10, False), PROMISE, 0, "")
+    nothing_to_change = replace(PROMISE, new=OLD, versions=(10, 10))
+    assert oracle.after_error(Seen(OLD, 10, False), nothing_to_change, 0, "") == []
+    assert oracle.after_error(Seen(MIXED, 10, False), nothing_to_change, 0, "")
