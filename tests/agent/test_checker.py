@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -152,13 +153,53 @@ def test_where_nobody_answers_nothing_is_believed() -> None:
 def test_where_nobody_answers_in_time_nothing_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checker, "_PATIENCE", 0.3)
     checks = Checker()
-    try:
-        os.kill(checks._process, signal.SIGSTOP)
+    os.kill(checks._process, signal.SIGSTOP)
+    for _ in range(2):
         with pytest.raises(SignatureError, match="gave no answer"):
             checks.trust_file(ROOT, NOW)
-    finally:
-        os.kill(checks._process, signal.SIGKILL)
-        checks.close()
+    checks.close()
+    assert gone(checks._process)
+
+
+def words(*found: bytes) -> bytes:
+    return checker._packed(found)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"x",
+        words(),
+        words(b""),
+        words(b"yes"),
+        words(b"wrong"),
+        words(b"wrong", b"problem"),
+        words(b"wrong", b"problem", b"hint", b"more"),
+        words(b"right")[:-1],
+        words(b"right", bytes(5000)),
+        b"\x01\0\xff\xff\xff\xff",
+        b"\xff\xff" + words(b"right")[2:],
+    ],
+)
+def test_an_answer_that_is_none_is_no_consent(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    def talk(channel: socket.socket) -> None:
+        channel.recv(1 << 20)
+        channel.sendall(answer)
+
+    monkeypatch.setattr(checker, "_answer", talk)
+    checks = Checker()
+    with pytest.raises(SignatureError, match="gave no answer"):
+        checks.trust_file(ROOT, NOW)
+    checks.close()
+
+
+def test_a_refusal_in_odd_words_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "_answer", lambda channel: channel.sendall(words(b"wrong", b"\xff\n", b"")))
+    checks = Checker()
+    with pytest.raises(SignatureError):
+        checks.trust_file(ROOT, NOW)
+    checks.close()
 
 
 @pytest.mark.parametrize("when", ["verify", "load_trust"])

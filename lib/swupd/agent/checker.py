@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import functools
 import os
+import signal
 import socket
 import struct
 import threading
@@ -29,6 +30,8 @@ _COUNT, _SIZE = struct.Struct("<H"), struct.Struct("<I")
 _PATIENCE = 60.0
 """Seconds that it may take for an answer."""
 _MEMORY = 256 << 20
+_LONGEST = 4096
+"""Bytes in a word of an answer: a sentence, or a key."""
 
 
 class Checker:
@@ -68,7 +71,9 @@ class Checker:
     def close(self) -> None:
         """Ends the process, and waits until it is gone."""
         self._hang_up()
-        with contextlib.suppress(ChildProcessError):
+        # Not asked to end: one that was taken over would not.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._process, signal.SIGKILL)
             os.waitpid(self._process, 0)
 
     def _hang_up(self) -> None:
@@ -83,15 +88,16 @@ class Checker:
         with self._lock:
             try:
                 self._channel.sendall(_packed(words))
-                answer = _received(self._answers)
+                answer = _received(self._answers, _LONGEST)
             except (OSError, EOFError) as e:
-                raise SignatureError(
-                    "the process that checks signatures gave no answer", "Run the command again; free some memory."
-                ) from e
-        if answer[:1] == [_RIGHT]:
-            return answer[1:]
-        problem, hint = (word.decode("utf-8", "replace") for word in answer[1:])
-        raise SignatureError(problem, hint)
+                raise _silence() from e
+        match answer:
+            case [found, *rest] if found == _RIGHT:
+                return rest
+            case [found, problem, hint] if found == _WRONG:
+                raise SignatureError(problem.decode("utf-8", "replace"), hint.decode("utf-8", "replace"))
+            case _:
+                raise _silence()
 
 
 @contextlib.contextmanager
@@ -110,6 +116,12 @@ def started() -> Iterator[Checks | None]:
         made.close()
 
 
+def _silence() -> SignatureError:
+    return SignatureError(
+        "the process that checks signatures gave no answer", "Run the command again; free some memory."
+    )
+
+
 def _moment(now: datetime.datetime) -> bytes:
     return now.isoformat().encode("ascii")
 
@@ -119,14 +131,18 @@ def _packed(words: tuple[bytes, ...]) -> bytes:
     return b"".join((_COUNT.pack(len(words)), *sized))
 
 
-def _received(file: BinaryIO) -> list[bytes]:
-    """The words of a message. Raises EOFError."""
+def _received(file: BinaryIO, longest: int) -> list[bytes]:
+    """The words of a message, each of at most so many bytes. Raises EOFError."""
     (count,) = _COUNT.unpack(_exactly(file, _COUNT.size))
-    return [_exactly(file, _SIZE.unpack(_exactly(file, _SIZE.size))[0]) for _ in range(count)]
+    words = []
+    for _ in range(count):
+        (size,) = _SIZE.unpack(_exactly(file, _SIZE.size))
+        words.append(_exactly(file, size, longest))
+    return words
 
 
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
+def _exactly(file: BinaryIO, size: int, longest: int = 1 << 32) -> bytes:
+    data = file.read(size) if size <= longest else b""
     if len(data) != size:
         raise EOFError
     return data
@@ -138,7 +154,7 @@ def _answer(channel: socket.socket) -> None:
     confinement.confine(_MEMORY, "swupd-check")
     with channel.makefile("rwb") as file:
         while True:
-            what, *words = _received(cast(BinaryIO, file))
+            what, *words = _received(cast(BinaryIO, file), 1 << 32)
             try:
                 answer: tuple[bytes, ...] = (_RIGHT, *find[what](*words))
             except SignatureError as e:
