@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -382,15 +382,27 @@ def _self_signed(
 
 
 def rehearse() -> None:
-    """Goes once through all that checking takes, so that a process which can load nothing later has it."""
-    now = datetime.datetime.now(datetime.UTC)
+    """Goes once through all that checking takes, so that a process which can load nothing later has it.
+
+    What the library cannot do is passed over.
+    """
+    parts: tuple[Callable[[], Any], ...] = (
+        lambda: _rehearse_certificates(datetime.datetime.now(datetime.UTC)),
+        lambda: ec.generate_private_key(ec.SECP256R1()).public_key(),
+        lambda: ed25519.Ed25519PrivateKey.generate().public_key(),
+        # Nobody has its private half.
+        lambda: rsa.RSAPublicNumbers(65537, (1 << 2047) + 1).public_key(),
+    )
+    for part in parts:
+        with contextlib.suppress(Exception):
+            public = part()
+            if public is not None:
+                crypto.of(public).verifies(bytes(256), b"")
+
+
+def _rehearse_certificates(now: datetime.datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _self_signed(key, "rehearsal", now - datetime.timedelta(days=1), 2)
-    trust = load_trust(certificate.public_bytes(serialization.Encoding.PEM), now)
-    verify(b"", sign(b"", Signer(key, certificate)), trust, now)
-    with contextlib.suppress(SignatureError):
-        load_trust(certificate.public_bytes(serialization.Encoding.PEM), now + datetime.timedelta(days=9))
-    # Nobody has its private half.
-    nobody = rsa.RSAPublicNumbers(65537, (1 << 2047) + 1).public_key()
-    for public in (key.public_key(), ed25519.Ed25519PrivateKey.generate().public_key(), nobody):
-        crypto.of(public).verifies(bytes(256), b"")
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    verify(b"", sign(b"", Signer(key, certificate)), load_trust(pem, now), now)
+    load_trust(pem, now + datetime.timedelta(days=9))

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from swupd import crypto, signing
@@ -128,6 +129,32 @@ def test_what_it_checks_with_was_all_loaded_before(made: Checker) -> None:
     for name in sorted(QUESTIONS, reverse=True):
         said(lambda: QUESTIONS[name](made))  # noqa: B023 - called at once
     assert made.key(RELEASE.der) == RELEASE
+
+
+@pytest.mark.parametrize(
+    "lacking", ["ec.generate_private_key", "ed25519.Ed25519PrivateKey.generate", "rsa.RSAPublicNumbers"]
+)
+def test_what_the_library_cannot_do_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    def lack(*_: object, **__: object) -> None:
+        raise UnsupportedAlgorithm("not here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"cryptography.hazmat.primitives.asymmetric.{lacking}", lack)
+        checks = Checker()
+        checks.signed(DATA, SIGNED, ROOT, NOW)
+    checks.close()
+
+
+def test_long_and_odd_words_arrive_as_far_as_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise SignatureError("x" * 9000, "\udcff")
+
+    monkeypatch.setattr(signing, "verify", refuse)
+    checks = Checker()
+    with pytest.raises(SignatureError) as e:
+        checks.signed(DATA, SIGNED, ROOT, NOW)
+    assert (len(e.value.problem), e.value.hint) == (4096, "?")
+    checks.close()
 
 
 def test_many_threads_ask(made: Checker) -> None:

@@ -32,6 +32,7 @@ _PATIENCE = 60.0
 _MEMORY = 256 << 20
 _LONGEST = 4096
 """Bytes in a word of an answer: a sentence, or a key."""
+_ANY = 1 << 32
 
 
 class Checker:
@@ -141,7 +142,7 @@ def _received(file: BinaryIO, longest: int) -> list[bytes]:
     return words
 
 
-def _exactly(file: BinaryIO, size: int, longest: int = 1 << 32) -> bytes:
+def _exactly(file: BinaryIO, size: int, longest: int = _ANY) -> bytes:
     data = file.read(size) if size <= longest else b""
     if len(data) != size:
         raise EOFError
@@ -154,11 +155,11 @@ def _answer(channel: socket.socket) -> None:
     confinement.confine(_MEMORY, "swupd-check")
     with channel.makefile("rwb") as file:
         while True:
-            what, *words = _received(cast(BinaryIO, file), 1 << 32)
+            what, *words = _received(cast(BinaryIO, file), _ANY)
             try:
                 answer: tuple[bytes, ...] = (_RIGHT, *find[what](*words))
             except SignatureError as e:
-                answer = (_WRONG, e.problem.encode(), e.hint.encode())
+                answer = (_WRONG, *(text.encode("utf-8", "replace")[:_LONGEST] for text in (e.problem, e.hint)))
             file.write(_packed(answer))
             file.flush()
 
