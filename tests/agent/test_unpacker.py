@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
@@ -20,7 +21,7 @@ import pytest
 
 from swupd import archive, folding, patches, tree
 from swupd.agent import unpacker
-from swupd.agent.unpacker import Here, Unpacker, _Worker, parsed
+from swupd.agent.unpacker import Answer, Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
 from swupd.server import comparison, kernels
 from tests.agent.devices import Device
@@ -134,6 +135,49 @@ def test_deltas_are_applied(made: Unpacker, tmp_path: Path) -> None:
         assert str(found.value) == str(expected.value)
 
 
+def take(answers: Iterator[Answer]) -> list[bytes | str]:
+    """What each delta makes, or why it makes nothing."""
+    found: list[bytes | str] = []
+    for answer in answers:
+        try:
+            found.append(b"".join(answer().content))
+        except ArchiveError as e:
+            found.append(e.problem)
+    return found
+
+
+@pytest.mark.parametrize("bad", [b"", b"BSDIFF4U", "cut"])
+def test_a_bad_delta_of_a_group_does_not_keep_the_others_from_being_applied(
+    made: Unpacker, tmp_path: Path, bad: bytes | str
+) -> None:
+    wanted = [NOISE + bytes([number]) * 700 for number in range(12)]
+    patches = [comparison.make(NOISE, new, 0o100644, 0, 0) or b"" for new in wanted]
+    patches[5] = patches[5][:-1] if isinstance(bad, str) else bad
+    (tmp_path / "old").write_bytes(NOISE)
+    (tmp_path / "patch").write_bytes(patches[3])
+    taken = []
+    for way in (Here(), made):
+        with contextlib.ExitStack() as stack:
+            olds = [stack.enter_context(open(tmp_path / "old", "rb")) for _ in patches]
+            held = [stack.enter_context(open(tmp_path / "patch", "rb")) if n == 3 else p for n, p in enumerate(patches)]
+            with way.patching(list(zip(held, olds, strict=True)), LIMIT) as answers:
+                taken.append(take(answers))
+    assert taken[0] == taken[1]
+    assert [n for n, (found, new) in enumerate(zip(taken[0], wanted, strict=True)) if found != new] == [5]
+
+
+def test_a_worker_that_is_killed_takes_the_rest_of_its_group_along(made: Unpacker) -> None:
+    # More than it can have told before it is killed.
+    new = NOISE * 20
+    patch = comparison.make(NOISE, new, 0o100644, 0, 0)
+    assert patch is not None
+    with made.patching([(patch, NOISE)] * 5, LIMIT) as answers:
+        assert take(iter([next(answers)])) == [new]
+        os.kill(worker_of(made), signal.SIGKILL)
+        assert take(answers) == [ENDED] * 4
+    assert made.apply(patch, NOISE).content == new
+
+
 @pytest.mark.skipif(not folding.library(), reason="there is no LZ4 library")
 def test_kernels_are_unfolded(made: Unpacker, tmp_path: Path) -> None:
     pytest.importorskip("hdiffpatch", reason="folded deltas are made by hdiffpatch")
@@ -176,7 +220,7 @@ def test_a_worker_has_no_privileges(made: Unpacker) -> None:
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
     limit = {line[:25].strip(): line[25:].split()[:2] for line in limits}
     assert limit["Max processes"] == limit["Max file size"] == limit["Max core file size"] == ["0", "0"]
-    assert limit["Max open files"] == ["8", "8"] and limit["Max address space"][0] != "unlimited"
+    assert limit["Max open files"] == ["32", "32"] and limit["Max address space"][0] != "unlimited"
     for space in ("mnt", "net", "ipc", "uts"):
         assert os.readlink(f"/proc/{pid}/ns/{space}") != os.readlink(f"/proc/self/ns/{space}")
 
@@ -342,6 +386,10 @@ def frame(tag: bytes, data: bytes = b"", size: int | None = None) -> bytes:
 
 
 MEMBER = frame(b"M", json.dumps(NODE).encode())
+ENDED, SENSELESS = (
+    "the process that unpacks it was ended by it",
+    "the process that unpacks it gave an answer that makes no sense",
+)
 
 
 def test_a_right_answer_is_taken() -> None:
@@ -401,6 +449,35 @@ def test_a_hostile_member_is_refused(words: bytes) -> None:
 def test_an_error_of_a_worker_is_told() -> None:
     with pytest.raises(ArchiveError, match=r"^bad thing$"):
         answer(MEMBER, frame(b"C", b"he"), frame(b"X", b"bad thing"))
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([MEMBER, frame(b"C", b"one"), frame(b"E"), MEMBER, frame(b"C", b"two"), frame(b"E")], [b"one", b"two"]),
+        ([frame(b"X", b"bad"), MEMBER, frame(b"C", b"two"), frame(b"E")], ["bad", b"two"]),
+        ([MEMBER, frame(b"C", b"o"), frame(b"X", b"bad"), MEMBER, frame(b"C", b"two"), frame(b"E")], ["bad", b"two"]),
+        ([frame(b"?"), MEMBER, frame(b"C", b"two"), frame(b"E")], [SENSELESS, ENDED]),
+        ([MEMBER, frame(b"C", b"one"), frame(b"?"), MEMBER, frame(b"C", b"two"), frame(b"E")], [SENSELESS, ENDED]),
+        ([frame(b"M", b"[]"), MEMBER, frame(b"C", b"two"), frame(b"E")], [SENSELESS, ENDED]),
+        ([MEMBER, frame(b"C", b"one"), frame(b"E")], [b"one", ENDED]),
+        ([], [ENDED, ENDED]),
+    ],
+)
+def test_a_worker_that_makes_no_sense_once_is_not_listened_to_any_more(
+    frames: list[bytes], expected: list[bytes | str]
+) -> None:
+    ours, theirs = socket.socketpair()
+    worker = _Worker(ours)
+    try:
+        worker.ask(b"P", LIMIT, [(b"", b"")] * 2)
+        theirs.recv(10_000)
+        theirs.sendall(b"".join(frames))
+        theirs.close()
+        assert take(worker.files(LIMIT)) == expected
+        assert worker.done == (expected == [b"one", b"two"])
+    finally:
+        worker.close()
 
 
 def test_where_there_can_be_no_process_the_agent_unpacks_itself(

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 NOBODY = 65534
-_FILES = 8
+_FILES = 32
+"""Enough for a group of deltas (patching), whose files a worker is sent at once."""
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_NAME, _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 1, 4, 15, 24, 38
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x40000000
 _OWN = (_NEWNS | _NEWUTS | _NEWIPC | _NEWNET, _NEWNS, _NEWUTS, _NEWIPC, _NEWNET)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,12 @@ from swupd import delta, folding, stream
 from swupd.agent.arriving import Arrival
 from swupd.agent.objects import XattrRule, digests
 from swupd.agent.origin import Origin
-from swupd.agent.patching import Patching, held, unfolded
+from swupd.agent.patching import Job, Patching, held, unfolded
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State
-from swupd.agent.unpacker import Here, Unpacks
+from swupd.agent.unpacker import Answer, Here, Unpacks
 from swupd.archive import Member
 from swupd.errors import ArchiveError, DownloadError, HashMismatch, SwupdError
 from swupd.lengths import Length
@@ -218,7 +219,7 @@ class Fetcher:
             self.unpacker.members(file, limit) as members,
             ThreadPoolExecutor(self.unpacker.patchers) as pool,
         ):
-            patching = Patching(pool)
+            patching = Patching(pool, partial(self._patched, missing=missing))
             for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
@@ -229,10 +230,10 @@ class Fetcher:
                 if pair is not None and (pair[1] in missing or whole):
                     patching.settle(pair[1])
                     if pair[1] in missing or whole:
-                        self._begin(patching, pair, member, missing)
+                        self._begin(patching, pair, member)
             patching.finish()
 
-    def _begin(self, patching: Patching, pair: tuple[str, str], member: Member, missing: set[str]) -> None:
+    def _begin(self, patching: Patching, pair: tuple[str, str], member: Member) -> None:
         """Has a delta applied to the file that it is for, where that is there."""
         old, new = pair
         source, open_source = self._on_device(old), self.root.file
@@ -240,37 +241,42 @@ class Fetcher:
             source, open_source = self.state.staged(old, self.rule), self.state.staged_file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
-        large = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE
         with contextlib.ExitStack() as stack:
             # Opened here: large ones are applied in other threads, and roots are not for several.
             old_file = stack.enter_context(open_source(source))
             patch = stack.enter_context(held(member, self.state.layout.cache))
-            patching.begin(new, self._patched(new, patch, old_file, source, stack.pop_all(), missing), large)
+            large = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE
+            patching.begin(Job(new, patch, old_file, source, stack.pop_all()), large)
 
-    def _patched(
-        self,
-        new: str,
-        patch: BinaryIO | bytes,
-        old_file: BinaryIO,
-        source: Node,
-        opened: contextlib.ExitStack,
-        missing: set[str],
-    ) -> Iterator[None]:
-        """Asks for a delta to be applied; and then stages what it makes."""
+    def _patched(self, jobs: Sequence[Job], missing: set[str]) -> Iterator[None]:
+        """Asks for deltas to be applied; and then stages what they make."""
         try:
-            with (
-                opened,
-                unfolded(old_file, patch, self.state.layout.cache, self.unpacker.unfolding) as old_form,
-                self.unpacker.patching(patch, old_form, self.limits.file) as answer,
-            ):
+            with contextlib.ExitStack() as stack:
+                for job in jobs:
+                    stack.enter_context(job.opened)
+                deltas = [(job.patch, stack.enter_context(self._unfolded(job))) for job in jobs]
+                answers = stack.enter_context(self.unpacker.patching(deltas, self.limits.file))
                 yield
-                made = answer()
-                mode, uid, gid, size = made.node.mode, made.node.uid, made.node.gid, made.node.size
-                node = Node("/" + new, "F", mode, uid, gid, size, xattrs=source.xattrs)
-                self.state.put(new, node, made.content, self.rule)
-            missing.discard(new)
+                for job, answer in zip(jobs, answers, strict=True):
+                    self._take_patched(job, answer, missing)
+        except ArchiveError as e:
+            self._refuse(e)
+
+    def _take_patched(self, job: Job, answer: Answer, missing: set[str]) -> None:
+        try:
+            made = answer()
+            mode, uid, gid, size = made.node.mode, made.node.uid, made.node.gid, made.node.size
+            node = Node("/" + job.digest, "F", mode, uid, gid, size, xattrs=job.source.xattrs)
+            self.state.put(job.digest, node, made.content, self.rule)
+            missing.discard(job.digest)
         except (ArchiveError, HashMismatch) as e:
-            self.report.detail(f"A delta cannot be used ({e.problem}); the whole file is fetched instead.")
+            self._refuse(e)
+
+    def _unfolded(self, job: Job) -> AbstractContextManager[BinaryIO]:
+        return unfolded(job.old, job.patch, self.state.layout.cache, self.unpacker.unfolding)
+
+    def _refuse(self, problem: SwupdError) -> None:
+        self.report.detail(f"A delta cannot be used ({problem.problem}); the whole file is fetched instead.")
 
     def _fullfiles(self, entries: list[Entry], steps: Steps) -> None:
         if not entries:

@@ -6,62 +6,102 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from swupd import folding, stream
 from swupd.archive import Member
+from swupd.tree import Node
 
 _IN_MEMORY = 256 * stream.KIB
 _HELD = 8
 AHEAD = 2
-"""How many small deltas are being applied at a time."""
+"""How many groups of small deltas are being applied at a time."""
+GROUP = 8
+"""How many small deltas are asked for at once: each question and each answer costs a change of process."""
+_GROUP_SIZE = 2 * stream.MIB
 
 Unfolding = Callable[[bytes, BinaryIO], AbstractContextManager[Iterator[bytes]]]
 """What unfolds a file as the header of a delta says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A delta that shall be applied.
+
+    digest: of what it makes. old: what to apply it to, with its size and xattrs in source. opened: closes both files.
+    """
+
+    digest: str
+    patch: BinaryIO | bytes
+    old: BinaryIO
+    source: Node
+    opened: AbstractContextManager[object]
+
+
+Apply = Callable[[Sequence[Job]], Iterator[None]]
+"""Asks for deltas to be applied, stops once, and then takes the answers."""
+
+
 class Patching:
     """Deltas that are applied while their pack is read.
 
-    Each is an iterator that asks for a delta to be applied, stops once, and then takes the answer. With small ones the
-    reader of the pack is a few questions ahead of the answers; large ones have threads, and wait there in small number.
+    Small ones go in groups, and the reader of the pack is a few groups ahead of the answers; large ones have threads,
+    and wait there in small number.
     """
 
-    def __init__(self, pool: Executor) -> None:
-        self._pool = pool
+    def __init__(self, pool: Executor, apply: Apply) -> None:
+        self._pool, self._apply = pool, apply
         self._room = threading.Semaphore(_HELD)
-        self._small: OrderedDict[str, Iterator[None]] = OrderedDict()
+        self._gathered: list[Job] = []
+        self._small: deque[tuple[frozenset[str], Iterator[None]]] = deque()
         self._large: dict[str, Future[None]] = {}
         self._failed: BaseException | None = None
 
-    def begin(self, digest: str, steps: Iterator[None], large: bool) -> None:
-        """Begins to make a digest, once there is room. Raises what earlier ones raise."""
+    def begin(self, job: Job, large: bool) -> None:
+        """Takes a delta, and begins to apply it once there is room. Raises what earlier ones raise."""
         if large:
             self._room.acquire()
             if self._failed is not None:
                 raise self._failed
-            self._large[digest] = self._pool.submit(self._carry_out, steps)
+            self._large[job.digest] = self._pool.submit(self._carry_out, self._apply((job,)))
             return
-        while len(self._small) >= AHEAD:
-            _exhaust(self._small.popitem(last=False)[1])
-        next(steps, None)
-        self._small[digest] = steps
+        self._gathered.append(job)
+        if len(self._gathered) == GROUP or sum(each.source.size for each in self._gathered) > _GROUP_SIZE:
+            self._ask()
 
     def settle(self, digest: str) -> None:
         """Waits for what makes this digest, where that was begun. Raises what it raises."""
-        if digest in self._small:
-            _exhaust(self._small.pop(digest))
+        if any(job.digest == digest for job in self._gathered):
+            self._ask()
+        while any(digest in digests for digests, _ in self._small):
+            self._take()
         if digest in self._large:
             self._large.pop(digest).result()
 
     def finish(self) -> None:
         """Waits for all. Raises what they raise."""
-        for digest in (*self._small, *self._large):
+        self._ask()
+        while self._small:
+            self._take()
+        for digest in tuple(self._large):
             self.settle(digest)
+
+    def _ask(self) -> None:
+        jobs, self._gathered = tuple(self._gathered), []
+        while len(self._small) >= AHEAD:
+            self._take()
+        if jobs:
+            steps = self._apply(jobs)
+            next(steps, None)
+            self._small.append((frozenset(job.digest for job in jobs), steps))
+
+    def _take(self) -> None:
+        _exhaust(self._small.popleft()[1])
 
     def _carry_out(self, steps: Iterator[None]) -> None:
         try:

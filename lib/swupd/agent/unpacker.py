@@ -19,8 +19,9 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import BinaryIO, Protocol, cast
 
 from swupd import archive, folding, patches
@@ -32,8 +33,12 @@ from swupd.patches import Patched
 from swupd.stream import MAX_DELTA_RESULT, MIB
 from swupd.tree import Node
 
-_REQUEST = struct.Struct("<cQQQ")
-"""What to do, the most bytes to give, and how many bytes of input follow: first and second. Else they are files."""
+_COUNT = struct.Struct("<B")
+"""How many requests follow: first all their heads, then their input."""
+_REQUEST = struct.Struct("<cBQQQ")
+"""What to do, how many files to do it with, the most bytes to give, and how many bytes of input: first and second."""
+_MAX_FILES = 253
+"""The kernel's limit for one message (SCM_MAX_FD)."""
 _FRAME = struct.Struct("<cI")
 _UNPACK, _PATCH, _UNFOLD = b"U", b"P", b"F"
 _MEMBER, _CONTENT, _END, _ERROR = b"M", b"C", b"E", b"X"
@@ -49,22 +54,22 @@ _PATIENCE = 900.0
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
 
 
+Delta = tuple[BinaryIO | bytes, BinaryIO | bytes]
+"""A delta, and the file to apply it to."""
 Answer = Callable[[], Member]
 
 
 class Unpacks(Protocol):
     """Whoever opens what came from a server. Sources are bytes, or files of the system.
 
-    patchers: how many large deltas are to be applied at a time, beside patching.AHEAD small ones.
+    patchers: how many large deltas are to be applied at a time, beside patching.AHEAD groups of small ones.
     """
 
     @property
     def patchers(self) -> int: ...
 
     def members(self, source: BinaryIO | bytes, limit: int) -> AbstractContextManager[Iterator[Member]]: ...
-    def patching(
-        self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int
-    ) -> AbstractContextManager[Answer]: ...
+    def patching(self, deltas: Sequence[Delta], limit: int) -> AbstractContextManager[Iterator[Answer]]: ...
     def unfolding(self, head: bytes, old: BinaryIO) -> AbstractContextManager[Iterator[bytes]]: ...
     def apply(self, patch: bytes, old: bytes, limit: int = ...) -> Patched: ...
     def rest(self) -> None: ...
@@ -78,16 +83,16 @@ class Here:
     @contextlib.contextmanager
     def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
         """As archive.members."""
-        yield archive.members(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
+        yield archive.members(_opened(source), limit)
 
     @contextlib.contextmanager
-    def patching(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Answer]:
-        """Has a delta applied. Gives what waits for the file that it makes, which is to be read within the context.
+    def patching(self, deltas: Sequence[Delta], limit: int) -> Iterator[Iterator[Answer]]:
+        """Has deltas applied. Gives what waits for the files that they make, each of at most limit bytes.
 
-        Raises ArchiveError, as the answer does.
+        Each is to be asked, and the file to be read, before the next; one that raises ArchiveError does not keep those
+        behind it from being made. Raises ArchiveError itself where none can be made.
         """
-        opened = [io.BytesIO(file) if isinstance(file, bytes) else file for file in (patch, old)]
-        yield lambda: _patched(opened[0], opened[1], limit)
+        yield (partial(_patched, _opened(patch), _opened(old), limit) for patch, old in deltas)
 
     @contextlib.contextmanager
     def unfolding(self, head: bytes, old: BinaryIO) -> Iterator[Iterator[bytes]]:
@@ -127,38 +132,31 @@ class Unpacker:
     @contextlib.contextmanager
     def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
         """As archive.members, with the same errors; members are read within the context."""
-        inline = (source, b"") if isinstance(source, bytes) else (b"", b"")
         with self._worker(_UNPACK) as worker:
-            worker.ask(_UNPACK, limit, inline, [] if isinstance(source, bytes) else [source.fileno()])
+            worker.ask(_UNPACK, limit, [(source, b"")])
             yield worker.members(limit)
 
     @contextlib.contextmanager
-    def patching(self, patch: BinaryIO | bytes, old: BinaryIO | bytes, limit: int) -> Iterator[Answer]:
+    def patching(self, deltas: Sequence[Delta], limit: int) -> Iterator[Iterator[Answer]]:
         """As Here.patching."""
-        inline = (patch if isinstance(patch, bytes) else b"", old if isinstance(old, bytes) else b"")
-        files = [file.fileno() for file in (patch, old) if not isinstance(file, bytes)]
         with self._worker(_PATCH) as worker:
-            worker.ask(_PATCH, limit, inline, files)
-            found = worker.members(min(limit, MAX_DELTA_RESULT))
-            yield lambda: _only_file(found)
-            for _ in found:
-                raise _malformed()
+            worker.ask(_PATCH, limit, deltas)
+            yield worker.files(min(limit, MAX_DELTA_RESULT))
 
     @contextlib.contextmanager
     def unfolding(self, head: bytes, old: BinaryIO) -> Iterator[Iterator[bytes]]:
         """As Here.unfolding. Here, too, since it takes memory: blocks are large."""
         with self._worker(_PATCH) as worker:
-            worker.ask(_UNFOLD, MAX_DELTA_RESULT, (head, b""), [old.fileno()])
-            found = worker.members(MAX_DELTA_RESULT)
-            yield iter(_only_file(found).content)
-            for _ in found:
-                raise _malformed()
+            worker.ask(_UNFOLD, MAX_DELTA_RESULT, [(head, old)])
+            for answer in worker.files(MAX_DELTA_RESULT):
+                yield iter(answer().content)
 
     def apply(self, patch: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
         """As patches.apply, with the same errors."""
-        with self.patching(patch, old, limit) as answer:
-            made = answer()
-            content = b"".join(made.content)
+        with self.patching([(patch, old)], limit) as answers:
+            for answer in answers:
+                made = answer()
+                content = b"".join(made.content)
         return Patched(content, made.node.mode, made.node.uid, made.node.gid)
 
     def rest(self) -> None:
@@ -219,21 +217,49 @@ class _Worker:
         self._channel = channel
         self._answer = cast(BinaryIO, channel.makefile("rb", _PIECE))
         self._next = (b"", 0)
-        self.done = False
+        self._due = 0
+        self._lost = False
 
-    def ask(self, what: bytes, limit: int, inline: tuple[bytes, bytes], files: list[int]) -> None:
-        """Sends a request. Raises ArchiveError."""
-        self.done = False
-        request = b"".join((_REQUEST.pack(what, limit, *map(len, inline)), *inline))
+    @property
+    def done(self) -> bool:
+        return not self._due
+
+    def ask(self, what: bytes, limit: int, inputs: Sequence[tuple[BinaryIO | bytes, BinaryIO | bytes]]) -> None:
+        """Sends requests, which are answered one after another. Raises ArchiveError."""
+        self._due = len(inputs)
+        heads, inline, files = [_COUNT.pack(len(inputs))], [], []
+        for pair in inputs:
+            held = [source if isinstance(source, bytes) else b"" for source in pair]
+            opened = [0 if isinstance(source, bytes) else 1 << n for n, source in enumerate(pair)]
+            heads.append(_REQUEST.pack(what, sum(opened), limit, *map(len, held)))
+            inline += held
+            files += [source.fileno() for source in pair if not isinstance(source, bytes)]
+        message = b"".join((*heads, *inline))
         try:
-            sent = socket.send_fds(self._channel, [request], files)
-            if sent < len(request):
-                self._channel.sendall(memoryview(request)[sent:])
+            sent = socket.send_fds(self._channel, [message], files)
+            if sent < len(message):
+                self._channel.sendall(memoryview(message)[sent:])
         except OSError as e:
             raise _ended() from e
 
+    def files(self, limit: int) -> Iterator[Answer]:
+        """The one file that each request is answered with, each to be read before the next. Raises ArchiveError."""
+        for _ in range(self._due):
+            found = self.members(limit)
+            yield partial(_only_file, found)
+            # Nothing waits where an error was told.
+            if self._next[0]:
+                for _ in found:
+                    raise _malformed()
+
     def members(self, limit: int) -> Iterator[Member]:
-        """What the worker answers: members whose contents have together at most limit bytes. Raises ArchiveError."""
+        """What a request is answered with: members whose contents have together at most limit bytes.
+
+        Raises ArchiveError, which may be what the worker itself reports: then there may be further answers.
+        """
+        if self._lost:
+            raise _ended()
+        self._lost = True
         budget = [limit]
         count = 0
         self._advance()
@@ -247,10 +273,10 @@ class _Worker:
             yield Member(name, node, content)
             for _ in content:
                 continue
-        if self._next == (_END, 0):
-            self.done = True
-            return
-        raise self._problem()
+        if self._next != (_END, 0):
+            raise self._problem()
+        self._due -= 1
+        self._lost = False
 
     def _content(self, budget: list[int]) -> Iterator[bytes]:
         while self._next[0] == _CONTENT:
@@ -261,7 +287,7 @@ class _Worker:
                 raise _malformed()
             yield self._bytes(size)
             self._advance()
-        if self._next[0] == _ERROR:
+        if self._next[0] not in {_MEMBER, _END}:
             raise self._problem()
 
     def _problem(self) -> ArchiveError:
@@ -270,7 +296,9 @@ class _Worker:
         self._next = (b"", 0)
         if tag != _ERROR or size > _MAX_ERROR:
             return _malformed()
-        return ArchiveError(self._bytes(size).decode("utf-8", "replace"))
+        problem = self._bytes(size).decode("utf-8", "replace")
+        self._lost = False
+        return ArchiveError(problem)
 
     def _advance(self) -> None:
         self._next = (b"", 0)
@@ -281,8 +309,10 @@ class _Worker:
         try:
             data = self._answer.read(count)
         except OSError as e:
+            self._next = (b"", 0)
             raise _ended() from e
         if len(data) != count:
+            self._next = (b"", 0)
             raise _ended()
         return data
 
@@ -371,29 +401,45 @@ def _work(channel: socket.socket, memory: int) -> None:
     confinement.end_with(parent)
     answer = cast(BinaryIO, channel.makefile("wb", _PIECE))
     while True:
-        head, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2)
+        head, fds, _, _ = socket.recv_fds(channel, _COUNT.size, _MAX_FILES)
         if not head:
             return
-        what, limit, first, second = _REQUEST.unpack(head)
-        try:
-            inline = [_received(channel, size) for size in (first, second)]
-            with contextlib.ExitStack() as opened:
-                files = [opened.enter_context(os.fdopen(fd, "rb")) for fd in fds]
-                if what == _UNPACK:
-                    source = files[0] if files else io.BytesIO(inline[0])
-                    for member in archive.members(source, limit):
-                        _tell(answer, member)
-                elif what == _UNFOLD:
-                    _tell(answer, _unfolded(inline[0], files[0]))
-                else:
-                    old = files.pop() if files else io.BytesIO(inline[1])
-                    _tell(answer, _patched(files.pop() if files else io.BytesIO(inline[0]), old, limit))
-            _send(answer, _END)
-        except ArchiveError as e:
-            _send(answer, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
-        except MemoryError:
-            _send(answer, _ERROR, b"it needs more memory than is allowed")
+        with contextlib.ExitStack() as opened:
+            files = iter([opened.enter_context(os.fdopen(fd, "rb")) for fd in fds])
+            heads = _received(channel, _REQUEST.size * _COUNT.unpack(head)[0])
+            # All is read before anything is said: the agent does not listen before it has said all.
+            requests = [
+                (what, limit, *_inputs(channel, files, which, sizes))
+                for what, which, limit, *sizes in _REQUEST.iter_unpack(heads)
+            ]
+            for request in requests:
+                _answer(answer, *request)
         answer.flush()
+
+
+def _inputs(channel: socket.socket, files: Iterator[BinaryIO], which: int, sizes: Sequence[int]) -> list[BinaryIO]:
+    """What a request is about: the next of the files that came along where `which` has a bit, else what is sent."""
+    return [next(files) if which >> n & 1 else io.BytesIO(_received(channel, size)) for n, size in enumerate(sizes)]
+
+
+def _answer(answer: BinaryIO, what: bytes, limit: int, first: BinaryIO, second: BinaryIO) -> None:
+    try:
+        if what == _UNPACK:
+            for member in archive.members(first, limit):
+                _tell(answer, member)
+        elif what == _UNFOLD:
+            _tell(answer, _unfolded(first.read(), second))
+        else:
+            _tell(answer, _patched(first, second, limit))
+        _send(answer, _END)
+    except ArchiveError as e:
+        _send(answer, _ERROR, e.problem.encode("utf-8", "replace")[:_MAX_ERROR])
+    except MemoryError:
+        _send(answer, _ERROR, b"it needs more memory than is allowed")
+
+
+def _opened(source: BinaryIO | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
