@@ -62,7 +62,8 @@ PURE = (
     "swupd.server.matching",
 )
 WRITERS = {
-    f"swupd.agent.{name}" for name in ("helper", "moves", "objects", "preparation", "shadow", "state", "transaction")
+    f"swupd.agent.{name}"
+    for name in ("ahead", "helper", "moves", "objects", "preparation", "shadow", "state", "transaction")
 }
 CHANGES = tuple(
     f"os.{name}"
@@ -188,7 +189,7 @@ def test_only_a_few_rooms_of_the_agent_change_names_and_metadata(module: str) ->
 def test_only_the_commands_print_and_exit(module: str) -> None:
     assert not calls(MODULES[module], "print", "input", "sys.exit", "exit")
     # A forked child has no other end; the commands have theirs from program.
-    ending = {"swupd.agent.turns", "swupd.agent.confinement", "swupd.program"}
+    ending = {"swupd.agent.aside", "swupd.agent.confinement", "swupd.program"}
     assert module in ending or not calls(MODULES[module], "os._exit", "program.leave")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from swupd.agent import actions, fetch, pending, plan, routes, shadow, space, survey, transaction
+from swupd.agent import actions, ahead, fetch, pending, plan, routes, shadow, space, survey, transaction
+from swupd.agent.ahead import Ahead
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
 from swupd.agent.changing import act
@@ -73,7 +75,7 @@ class Result:
 
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
     """Plans, fetches, applies. With --dry-run it says what it would do. Raises what its parts raise."""
-    with session.root() as root:
+    with session.root() as root, _ahead(session, root, wish) as linked:
         facts, seen = survey.observe(root, wish.changes, wish.rule, steps)
         made = plan.settle(wish.changes, facts, wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
@@ -86,7 +88,7 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
         _fetch(session, session.state, root, wish, made, expected, seen, packs, steps)
         if wish.download_only:
             return Result(made, Outcome(0, 0, ()), session.content.received)
-        outcome = _put_in_place(session, session.state, root, wish, made, steps)
+        outcome = _put_in_place(session, session.state, root, wish, made, linked, steps)
     if outcome.damaged:
         some = f"{', '.join(outcome.damaged[:3])}{' …' if len(outcome.damaged) > 3 else ''}"
         session.report.warn(f"{len(outcome.damaged)} files that did not change are damaged: {some}; run: swupd repair")
@@ -98,26 +100,37 @@ def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
     return Result(made, outcome, session.content.received, failed)
 
 
-def _put_in_place(session: Session, state: State, root: Root, wish: Wish, made: Plan, steps: Steps) -> Outcome:
+def _ahead(session: Session, root: Root, wish: Wish) -> AbstractContextManager[Ahead]:
+    """What can be linked before the change is planned."""
+    if session.state is None or session.settings.dry_run or wish.download_only:
+        return contextlib.nullcontext(ahead.nothing())
+    changed = (*(entry.name for entry in wish.changes.put), *wish.changes.drop)
+    return ahead.linking(root, session.state.ahead, changed, wish.wanted, wish.rule is not XattrRule.HASHED)
+
+
+def _put_in_place(
+    session: Session, state: State, root: Root, wish: Wish, made: Plan, linked: Ahead, steps: Steps
+) -> Outcome:
     """Applies a plan as one change, in the room that the undo of the one before leaves."""
     progress = steps.begin("update_files")
     if made.empty:
         return Outcome(0, 0, ())
     settings = session.settings
     transaction.discard(root.path)
-    exchange = _has_room(session, state, root, made)
+    exchange = _has_room(session, state, root, made, linked)
     how = How(
         keep=wish.undo and (settings.keep_undo or bool(wish.trial and settings.trial)),
         trial=settings.trial if wish.trial else 0,
         actions=_words(session, wish, made),
         exchange=exchange,
         wanted=wish.wanted,
+        take=linked.take,
     )
     with state.reserved(_NOTES + len(wish.manifests)):
         return apply(made, state, root, wish.rule, progress, how)
 
 
-def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
+def _has_room(session: Session, state: State, root: Root, made: Plan, linked: Ahead) -> bool:
     """Whether there is room for a second /usr beside the new files. Raises DiskSpace where there is none for those."""
     if session.settings.skip_space_check:
         return True
@@ -128,6 +141,8 @@ def _has_room(session: Session, state: State, root: Root, made: Plan) -> bool:
             if most[0]:
                 space.check(state, made, root, most)
                 return True
+        # What is linked is among the folders that are counted.
+        linked.discard()
         try:
             space.check(state, made, root, shadow.folders(root, TOP))
             return True

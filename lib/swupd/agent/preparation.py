@@ -19,7 +19,7 @@ from swupd.agent import journal, plan, syscalls
 from swupd.agent.journal import Journal, Op
 from swupd.agent.objects import XattrRule, create, digests, finish
 from swupd.agent.plan import Plan
-from swupd.agent.shadow import Shadow
+from swupd.agent.shadow import Shadow, Take
 from swupd.agent.survey import kind_at
 from swupd.agent.workplace import Workplace
 from swupd.errors import HashMismatch
@@ -46,7 +46,7 @@ class How:
     """keep: undo stays after the change. trial: boots within which it must be confirmed, 0 for none.
 
     actions: words for what has to run afterwards. exchange: whether the folder /usr may be exchanged as a whole.
-    wanted: what the release has, to be compared with the folder before it is put in place.
+    wanted: what the release has, to be compared with the folder before it is put in place. take: as in Shadow.
     """
 
     keep: bool = False
@@ -54,6 +54,7 @@ class How:
     actions: tuple[str, ...] = ()
     exchange: bool = True
     wanted: Mapping[str, Entry] = field(default_factory=dict)
+    take: Take = lambda *_: None
 
 
 PLAIN = How()
@@ -163,6 +164,7 @@ class Preparation:
             self._make,
             keep_xattrs=self.rule is not XattrRule.HASHED,
             wanted=self.how.wanted,
+            take=self.how.take,
         )
         number = next(self._numbers)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,20 @@ Make = Callable[[Entry, int, bytes], Node]
 """Makes an entry's object under a name in an open folder, complete but for a folder's metadata, which it gives."""
 
 
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A folder that was linked beforehand. name: where. right, seen: as a shadow has them."""
+
+    path: str
+    name: str
+    right: int
+    seen: dict[str, tuple[int, ...]]
+
+
+Take = Callable[[str, int, bytes], Linked | None]
+"""Gives a folder that was linked beforehand a name in an open folder, by its path; None where there is none."""
+
+
 @dataclass
 class Shadow:
     """What becomes of a folder.
@@ -31,6 +46,7 @@ class Shadow:
     top: the folder's path. write: entries at or below it. gone: paths that are left out, with all that is in them.
     keep_xattrs: folders keep the attributes that the release does not mention.
     wanted: what the release has, by path, to be compared with what is there.
+    take: folders in which nothing changes, as far as they were linked beforehand.
     """
 
     root: Root
@@ -40,17 +56,21 @@ class Shadow:
     make: Make
     keep_xattrs: bool
     wanted: Mapping[str, Entry]
+    take: Take = lambda *_: None
     right: int = 0
     """Once it is built: at how many paths below the top there is what is wanted, as far as kinds tell."""
     replaced: list[Entry] = field(default_factory=list)
     """Then: entries in the place of folders that were left out."""
+    seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Then: how each folder was when its names were read."""
     _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
-    _seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _touched: set[str] = field(default_factory=set)
 
     def build(self, fd: int, name: bytes) -> int:
         """Makes the shadow under a name in an open folder; gives its inode number. Raises OSError, ApplyError."""
         for entry in self.write:
             self._below.setdefault(entry.name.rpartition("/")[0], {})[entry.name] = entry
+        self._touched = paths.above((*(entry.name for entry in self.write), *self.gone))
         own = self._below.pop(self.top.rpartition("/")[0], {}).get(self.top)
         self._folder(self.top, own, *self.root.parent(self.top), fd, name)
         if self._below:
@@ -62,8 +82,11 @@ class Shadow:
 
     def unchanged(self) -> bool:
         """Whether no name of the folder has come, gone or changed since the shadow was begun."""
+        return self._same(self.seen)
+
+    def _same(self, seen: Mapping[str, tuple[int, ...]]) -> bool:
         try:
-            return all(_stamp(os.lstat(os.path.join(self.root.path, p[1:]))) == s for p, s in self._seen.items())
+            return all(_stamp(os.lstat(os.path.join(self.root.path, p[1:]))) == s for p, s in seen.items())
         except OSError:
             return False
 
@@ -109,7 +132,8 @@ class Shadow:
             if expected is not None and expected.kind == kind:
                 self.right += 1
             if kind == "D":
-                self._folder(child, None, old, name, new, name)
+                if not self._taken(child, new, name):
+                    self._folder(child, None, old, name, new, name)
             else:
                 os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
         for child, entry in write.items():
@@ -123,10 +147,24 @@ class Shadow:
                     self.replaced.append(entry)
         return changed
 
+    def _taken(self, path: str, new: int, name: bytes) -> bool:
+        """Whether a folder is there by what was linked beforehand."""
+        if path in self._touched:
+            return False
+        found = self.take(path, new, name)
+        if found is None:
+            return False
+        if not self._same(found.seen):
+            shutil.rmtree(name, dir_fd=new)
+            return False
+        self.right += found.right
+        self.seen.update(found.seen)
+        return True
+
     def _names(self, path: str, old: int | None) -> list[tuple[bytes, str]]:
         if old is None:
             return []
-        self._seen[path] = _stamp(os.fstat(old))
+        self.seen[path] = _stamp(os.fstat(old))
         with os.scandir(b"/proc/self/fd/%d" % old) as items:
             return [(item.name, _kind(item)) for item in items]
 

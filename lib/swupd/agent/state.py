@@ -25,7 +25,7 @@ from swupd.agent.writeback import Writeback
 from swupd.errors import FolderError, HashMismatch, LockError, WriteError, write_error
 from swupd.tree import Node, Root
 
-_PRIVATE = ("staged", "download")
+_PRIVATE = ("staged", "download", "ahead")
 
 _RESERVED = ".room."
 _ROOM = 32 * 1024
@@ -190,14 +190,21 @@ class State(Cache):
         self._staged = Root(self._place)
         self._writeback = Writeback(self._place)
         self._written: dict[int, int] = {}
+        # Of a run that was killed.
         for part in self._place.glob(".*"):
-            # Of a run that was killed.
             remove(self._staged.fd, os.fsencode(part.name))
+        for left_over in self.ahead.iterdir():
+            _remove_folder(os.fspath(left_over))
 
     def close(self) -> None:
         """Closes the folder of staged objects."""
         self._writeback.close()
         self._staged.close()
+
+    @property
+    def ahead(self) -> Path:
+        """An empty folder for what is linked ahead of a change."""
+        return self.layout.here / "ahead"
 
     def write_cached(self, path: Path, data: bytes) -> None:
         """Keeps verified bytes."""

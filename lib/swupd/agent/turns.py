@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import pickle
-import signal
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TypeVar
 
-from swupd.agent import confinement
+from swupd.agent.aside import aside
 
 _TURN = struct.Struct("=I")
 T = TypeVar("T")
@@ -20,12 +17,16 @@ T = TypeVar("T")
 def shared(work: Callable[[int], T], count: int, helpers: int) -> Iterator[tuple[int | None, T]]:
     """What work gives for each number up to a count, with the number where it was done in this process."""
     left = set(range(count))
-    with _turns(count) as turns, _helpers(turns, work, helpers) as answers:
+    with _turns(count) as turns, contextlib.ExitStack() as running:
+        answers = [
+            running.enter_context(aside(lambda: [(number, work(number)) for number in _taken(turns)]))
+            for _ in range(helpers)
+        ]
         for number in _taken(turns):
             yield number, work(number)
             left.discard(number)
         for answer in answers:
-            for number, found in _told(answer):
+            for number, found in answer() or ():
                 yield None, found
                 left.discard(number)
     # Of a process that was killed, or that met an error: it is met here again.
@@ -49,47 +50,3 @@ def _turns(count: int) -> Iterator[int]:
 def _taken(turns: int) -> Iterator[int]:
     while turn := os.read(turns, _TURN.size):
         yield int(_TURN.unpack(turn)[0])
-
-
-@contextlib.contextmanager
-def _helpers(turns: int, work: Callable[[int], Any], count: int) -> Iterator[list[BinaryIO]]:
-    """Processes that take turns, too; gives what each of them answers. Fewer where there can be no more."""
-    answers: list[BinaryIO] = []
-    children: list[int] = []
-    try:
-        with contextlib.suppress(OSError):
-            for _ in range(count):
-                read_end, write_end = os.pipe()
-                answers.append(open(read_end, "rb"))  # noqa: SIM115 - closed below
-                with open(write_end, "wb") as answer:
-                    children.append(_forked(turns, work, answer))
-        yield answers
-    finally:
-        for file in answers:
-            file.close()
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-
-
-def _forked(turns: int, work: Callable[[int], Any], answer: BinaryIO) -> int:
-    parent = os.getpid()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        gc.disable()
-        confinement.end_with(parent)
-        # All at once: nobody listens before the last turn is taken.
-        pickle.dump([(number, work(number)) for number in _taken(turns)], answer)
-        answer.flush()
-    finally:
-        os._exit(0)
-
-
-def _told(answer: BinaryIO) -> list[tuple[int, Any]]:
-    """What a process of one's own answered; nothing where it did not come so far."""
-    try:
-        return cast(list[tuple[int, Any]], pickle.load(answer))
-    except (EOFError, pickle.UnpicklingError):
-        return []
