@@ -173,7 +173,7 @@ def test_a_worker_that_is_killed_takes_the_rest_of_its_group_along(made: Unpacke
     assert patch is not None
     with made.patching([(patch, NOISE)] * 5, LIMIT) as answers:
         assert take(iter([next(answers)])) == [new]
-        os.kill(worker_of(made), signal.SIGKILL)
+        os.kill(children(made._parent)[-1], signal.SIGKILL)
         assert take(answers) == [ENDED] * 4
     assert made.apply(patch, NOISE).content == new
 

@@ -43,7 +43,7 @@ class Ahead:
         if found is None or self.place is None:
             return None
         try:
-            os.rename(self.place / found.name, name, dst_dir_fd=folder)
+            os.rename(f"{self.place}/{found.name}", name, dst_dir_fd=folder)
         except OSError:
             return None
         return found

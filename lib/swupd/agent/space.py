@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat
 
 from swupd import paths
 from swupd.agent.plan import Plan
@@ -40,11 +40,11 @@ def check(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)
             place = _existing(root, entry.name)
             folders[above] = place, os.stat(place).st_dev
         place, device = folders[above]
-        node = state.staged_node(entry.digest)
-        size_of_new = _BLOCK if entry.kind == "D" else -(-node.size // _BLOCK) * _BLOCK if node else 0
+        length, links = state.staged_room(entry.digest, device)
+        size_of_new = _BLOCK if entry.kind == "D" else -(-length // _BLOCK) * _BLOCK
         total += size_of_new
         places.setdefault(device, place)
-        linked = entry.digest not in moved and state.links_to(entry.digest, device)
+        linked = links and entry.digest not in moved
         if linked:
             moved.add(entry.digest)
         bytes_needed[device] = bytes_needed.get(device, 0) + (0 if linked else size_of_new)
@@ -100,10 +100,14 @@ def check_download(folder: os.PathLike[str], needed: int) -> None:
 
 def _existing(root: Root, path: str) -> str:
     """The nearest folder above a path that is there."""
-    at = root.path
+    base = os.fspath(root.path)
+    at = base
     for parent in paths.parents(path):
-        following = os.path.join(root.path, parent[1:])
-        if os.path.islink(following) or not os.path.isdir(following):
+        following = f"{base}{parent}"
+        try:
+            if not stat.S_ISDIR(os.lstat(following).st_mode):
+                break
+        except OSError:
             break
-        at = Path(following)
-    return os.fspath(at)
+        at = following
+    return at

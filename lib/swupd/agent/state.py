@@ -338,13 +338,15 @@ class State(Cache):
             return False
         return True
 
-    def links_to(self, digest: str, device: int) -> bool:
-        """Whether what is staged is a file that can get a name on a file system, by all that looking tells."""
+    def staged_room(self, digest: str, device: int) -> tuple[int, bool]:
+        """(bytes of a file that is staged, whether it can get a name on a file system, by all that looking tells)."""
         try:
             found = os.stat(digest, dir_fd=self._staged.fd, follow_symlinks=False)
         except FileNotFoundError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_dev == device
+            return 0, False
+        if not stat.S_ISREG(found.st_mode):
+            return 0, False
+        return found.st_size, found.st_nlink == 1 and found.st_dev == device
 
     def clean(self, manifests: bool = False, others: bool = False) -> None:
         """Removes staged objects and downloads (manifests, caches of other URLs)."""

@@ -128,6 +128,9 @@ class Unpacker:
             raise
         finally:
             control.close()
+        # The first is there by the time that there is something to unpack.
+        with contextlib.suppress(ArchiveError):
+            self._idle[_UNPACK].append(self._new(_UNPACK))
 
     @contextlib.contextmanager
     def members(self, source: BinaryIO | bytes, limit: int) -> Iterator[Iterator[Member]]:
