@@ -1,8 +1,13 @@
-"""The manifests of a stream: from the cache or the source, always verified, never believed because they were before."""
+"""The manifests of a stream: from the cache or the source, always verified, never believed because they were before.
+
+Bundles' manifests can be expected: then threads read them, all at a time, and only the verification waits its turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,10 +30,14 @@ from swupd.errors import (
 from swupd.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from swupd.agent.chain import Chain
     from swupd.agent.unpacker import Unpacks
     from swupd.lengths import Length
 
+_READERS = 8
+"""Manifests that are read at a time."""
 _PAST = 20
 """How many versions of a bundle are looked at."""
 
@@ -56,6 +65,9 @@ class Catalog:
     chain: Chain | None = None
     _like: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     """What each bundle's manifest that was read last holds."""
+    _threads: Callable[[], Executor] | None = None
+    _coming: dict[tuple[str, int], Future[bytes]] = field(default_factory=dict)
+    """Texts of manifests, by bundle and version, that are being read."""
 
     @property
     def unpacker(self) -> Unpacks:
@@ -157,6 +169,45 @@ class Catalog:
             raise MomError(f"the manifest of version {version} is not in its archive", "Tell the publisher.")
         return found[names[0]], found.get(names[1])
 
+    @contextlib.contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """As long as the context lasts, what is expected is read by threads. It may be within another one."""
+        if self._threads is not None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def threads() -> Executor:
+                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  mostly all is in the cache
+
+                return stack.enter_context(ThreadPoolExecutor(_READERS))
+
+            self._threads = threads
+            try:
+                yield
+            finally:
+                self._threads = None
+                for future in self._coming.values():
+                    future.cancel()
+                self._coming.clear()
+
+    def expect(self, mom: Manifest, names: Iterable[str], base: Manifest | None = None) -> None:
+        """Begins to read the manifests of bundles, where there are threads for that; base: as in bundle."""
+        if self._threads is None:
+            return
+        for entry in filter(None, map(mom.entry, names)):
+            key = entry.name, entry.version
+            if key in self._coming or self.cache.layout.manifest(entry.version, entry.name).exists():
+                continue
+            old = base.entry(entry.name) if base is not None else None
+            before = self._coming.get((old.name, old.version)) if old is not None else None
+            with contextlib.suppress(SwupdError):
+                length = self._length(mom, entry)
+                # Made here: it cannot be while there are threads.
+                _ = self.unpacker
+                self._coming[key] = self._threads().submit(self._text, entry, old, length, before)
+
     def bundle(self, mom: Manifest, name: str, base: Manifest | None = None) -> Manifest:
         """A bundle's manifest in a release; base: an older MoM whose manifest may serve a delta.
 
@@ -177,12 +228,10 @@ class Catalog:
                 return found
             except (HashMismatch, ManifestError):
                 self.report.warn(f"The cached manifest of {name} does not verify; it is fetched again.")
+        old = base.entry(name) if base is not None else None
         tar = stream.manifest_tar(entry.version, name)
-        by_delta = self._by_delta(entry, base.entry(name) if base is not None else None)
         try:
-            data, found = by_delta or verified(
-                self.content, tar, lambda: self._whole(entry, tar, self.measure(mom, tar))
-            )
+            data, found = verified(self.content, tar, lambda: self._read(mom, entry, old))
         except (HashMismatch, ManifestError):
             # The release may have been mended and signed anew since its MoM was kept.
             self._forget(mom.version, manifest.MOM)
@@ -193,11 +242,30 @@ class Catalog:
         self._keep(entry.version, name, data)
         return found
 
+    def _read(self, mom: Manifest, entry: Entry, old: Entry | None) -> tuple[bytes, Manifest]:
+        coming = self._coming.pop((entry.name, entry.version), None)
+        text = self._text(entry, old, self._length(mom, entry)) if coming is None else coming.result()
+        return text, trust.bundle(text, entry, self._like.get(entry.name, ()))
+
+    def _length(self, mom: Manifest, entry: Entry) -> Length | None:
+        return self.measure(mom, stream.manifest_tar(entry.version, entry.name))
+
     def measure(self, mom: Manifest, name: str) -> Length | None:
         """How long an object of a release is, None where nobody has signed that. Raises DownloadError, MomError."""
         return self.chain.measure(mom, name) if self.chain is not None else None
 
-    def _whole(self, entry: Entry, tar_name: str, length: Length | None) -> tuple[bytes, Manifest]:
+    def _text(
+        self, entry: Entry, old: Entry | None, length: Length | None, before: Future[bytes] | None = None
+    ) -> bytes:
+        """The bytes of a manifest, not verified yet: by a delta from the old one, or else whole.
+
+        before: the old one, where that is being read.
+        """
+        made = self._by_delta(entry, old, before)
+        return self._whole(entry, length) if made is None else made
+
+    def _whole(self, entry: Entry, length: Length | None) -> bytes:
+        tar_name = stream.manifest_tar(entry.version, entry.name)
         tar = self.content.read(tar_name, length.stored if length is not None else stream.MAX_MANIFEST_TAR)
         if tar is None:
             raise ManifestError(
@@ -217,28 +285,29 @@ class Catalog:
             raise ManifestError(f"the manifest of bundle {entry.name} is damaged: {e.problem}", "Try again.") from e
         if name not in found:
             raise ManifestError(f"the manifest of bundle {entry.name} is not in its archive", "Tell the publisher.")
-        return found[name], trust.bundle(found[name], entry, self._like.get(entry.name, ()))
+        return found[name]
 
-    def _by_delta(self, entry: Entry, old: Entry | None) -> tuple[bytes, Manifest] | None:
+    def _by_delta(self, entry: Entry, old: Entry | None, before: Future[bytes] | None) -> bytes | None:
         """The manifest made out of the old one, if that is at hand and the server has a delta that fits."""
         if old is None or old.version >= entry.version:
             return None
-        base = self._cached(old.version, old.name)
-        if base is None:
-            return None
         name = stream.manifest_delta(entry.version, entry.name, old.version)
         try:
-            if hashing.digest_manifest(base) != old.digest:
+            base = before.result() if before is not None else self._cached(old.version, old.name)
+            if base is None or hashing.digest_manifest(base) != old.digest:
                 return None
             patch = self.content.read(name, stream.MAX_MANIFEST_TAR)
         except SwupdError:
             return None
         try:
             made = None if patch is None else self.unpacker.apply(patch, base).content
-            return None if made is None else (made, trust.bundle(made, entry, self._like.get(entry.name, ())))
+            if made is None or hashing.digest_manifest(made) == entry.digest:
+                return made
+            problem = "it makes another manifest"
         except SwupdError as e:
-            self.content.blame(name, e.problem)
-            return None
+            problem = e.problem
+        self.content.blame(name, problem)
+        return None
 
     def _cached(self, version: int, name: str) -> bytes | None:
         return self.cache.read_cached(self.cache.layout.manifest(version, name), stream.MAX_MANIFEST)
@@ -290,10 +359,14 @@ def closure(
     """
     found: dict[str, Manifest] = {}
     todo = sorted(wanted, reverse=True)
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found[name] = catalog.bundle(mom, name, base)
-        todo += [n for n in (*found[name].includes, *(found[name].also_add if optional else ())) if n not in found]
+    with catalog.reading_ahead():
+        catalog.expect(mom, reversed(todo), base)
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found[name] = catalog.bundle(mom, name, base)
+            more = (*found[name].includes, *(found[name].also_add if optional else ()))
+            todo += [n for n in more if n not in found]
+            catalog.expect(mom, (n for n in more if n not in found), base)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -62,12 +62,13 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     current = device.current_version(root)
     session.catalog.check_allowed(target)
     new_mom = session.catalog.mom(target)
-    old_mom, old = _owned(session, current)
     names = frozenset(installed_in(session, new_mom, force=True))
     lost = device.installed_bundles(root) - names
     if lost:
         session.report.warn(f"Version {target} has no bundle {', '.join(sorted(lost))}; its files are removed.")
-    new = closure(session.catalog, new_mom, names, optional=False, base=old_mom)
+    with session.catalog.reading_ahead():
+        old_mom, old = _owned(session, current, lambda mom: session.catalog.expect(new_mom, sorted(names), mom))
+        new = closure(session.catalog, new_mom, names, optional=False, base=old_mom)
     wanted = plan.consolidate(new.values(), session.levels)
     owned = plan.consolidate(old.values(), session.levels)
     mounts = mount_points(session)
@@ -94,11 +95,19 @@ def update(session: Session, target: int, keep_cache: bool = False, download_onl
     )
 
 
-def _owned(session: Session, current: int) -> tuple[Manifest | None, dict[str, Manifest]]:
-    """The installed release, (None, {}) where the server does not have it any more and the cache neither."""
+def _owned(
+    session: Session, current: int, then: Callable[[Manifest], None]
+) -> tuple[Manifest | None, dict[str, Manifest]]:
+    """The installed release, (None, {}) where the server does not have it any more and the cache neither.
+
+    then: what can be begun once its manifests are expected.
+    """
     try:
         mom = session.catalog.mom(current)
-        return mom, closure(session.catalog, mom, frozenset(installed_in(session, mom, force=True)), optional=False)
+        there = frozenset(installed_in(session, mom, force=True))
+        session.catalog.expect(mom, sorted(there))
+        then(mom)
+        return mom, closure(session.catalog, mom, there, optional=False)
     except SwupdError as e:
         session.report.warn(
             f"The manifests of the installed version {current} cannot be had ({e.problem}); "
