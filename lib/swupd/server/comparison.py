@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from swupd import patches
 from swupd.delta import Form, Header
-from swupd.server import blocks, matching
+from swupd.server import blocks, diagonals, matching
+from swupd.server.matching import Match
 from swupd.stream import MAX_DELTA_RESULT
 from swupd.xz import Effort
 
@@ -27,7 +28,7 @@ def compare(old: bytes, new: bytes) -> Comparison | None:
     """How to make new out of old, None where no delta pays (4.3: empty old, small or unlike new)."""
     if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
         return None
-    found = matching.blocks(old, new)
+    found = matching.blocks(old, new, [Match(0, 0, len(new))] if old == new else diagonals.matches(old, new))
     return Comparison(old, new, found) if len(found.control) <= len(new) else None
 
 

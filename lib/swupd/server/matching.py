@@ -7,7 +7,7 @@ is read (HDIFF13, nothing compressed); the library is needed where deltas are ma
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,16 +38,13 @@ class Blocks:
     extra: bytes
 
 
-def blocks(old: bytes, new: bytes) -> Blocks:
-    """How to make new out of old."""
-    if old == new:
-        return Blocks(_TRIPLE.pack(len(new), 0, 0), bytes(len(new)), b"")
+def blocks(old: bytes, new: bytes, found: Iterable[Match]) -> Blocks:
+    """How to make new out of old, by matches that do not overlap in the new file, in its order."""
     start, end = Match(0, 0, 0), Match(0, len(new), 0)
-    found = matches(old, new)
     control, diff, extra = [], [], []
     for match, following in pairwise((start, *found, end)):
         after = match.new + match.length
-        diff.append(_difference(new[match.new : after], old[match.old : match.old + match.length]))
+        diff.append(difference(new[match.new : after], old[match.old : match.old + match.length]))
         extra.append(new[after : following.new])
         seek = following.old - match.old - match.length if following is not end else 0
         if match is not start or seek or extra[0]:
@@ -95,6 +92,6 @@ def _number(data: bytes, at: int, flags: int = 0) -> tuple[int, int]:
     return value, at + 1
 
 
-def _difference(new: bytes, old: bytes) -> bytes:
-    """New minus old, byte by byte: what patching adds again, here with old negated."""
+def difference(new: bytes, old: bytes) -> bytes:
+    """New minus old of the same length, byte by byte: what patching adds again, here with old negated."""
     return bsdiff4.core.patch(old.translate(_NEGATED), len(new), _TRIPLE.pack(len(new), 0, 0), new, b"")  # type: ignore[no-any-return]
