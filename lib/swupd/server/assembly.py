@@ -57,8 +57,7 @@ class Draft:
 
     def fullfile(self, entry: Entry) -> Fullfile:
         """Where the fullfile of a present entry is."""
-        staged = self.staging.files / f"{entry.digest}.tar"
-        return Fullfile(staged, self.past.store, entry.version, entry.digest)
+        return Fullfile(self.staging.files, self.past.store, entry.version, entry.digest)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swupd import hashing, paths
 from swupd.errors import InvalidFile, InvalidOption
@@ -213,8 +213,9 @@ def full(release: Release, contents: Mapping[str, Sequence[Node]]) -> Manifest:
     found: dict[tuple[str, str], Entry] = {}
     for entry in (e for m in release.manifests.values() for e in m.entries if not e.ghosted):
         key = (entry.name, entry.modifier)
-        best = max(found.get(key, entry), entry, key=lambda e: (e.present, e.version))
-        found[key] = Entry(best.kind, best.digest, best.version, best.name, best.status, best.modifier)
+        known = found.get(key)
+        if known is None or (entry.present, entry.version) > (known.present, known.version):
+            found[key] = entry
     mom = release.mom
     return Manifest(
         name=FULL,
@@ -223,7 +224,7 @@ def full(release: Release, contents: Mapping[str, Sequence[Node]]) -> Manifest:
         previous=mom.previous,
         timestamp=mom.timestamp,
         contentsize=_contentsize(distinct.values(), mom.format),
-        entries=ordered(found.values()),
+        entries=ordered(replace(entry, misc=".") if entry.misc != "." else entry for entry in found.values()),
     )
 
 

@@ -44,12 +44,17 @@ def take(task: Intake) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fullfile:
-    """Where an object's fullfile is: in the release being written, if there, else in the stream."""
+    """Where an object's fullfile is: in those of the release being written (files), if there, else in the stream."""
 
-    staged: Path
+    files: Path
     store: history.Store
     version: int
     digest: str
+
+    @property
+    def staged(self) -> Path:
+        """Where it is in the release being written, if it is there."""
+        return self.files / f"{self.digest}.tar"
 
     def tar(self) -> bytes | None:
         """The fullfile's bytes, None where it cannot be had."""
