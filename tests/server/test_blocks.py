@@ -63,7 +63,7 @@ def test_what_is_chosen_is_about_the_smallest(size: int, every: int) -> None:
     chosen = blocks.diff(block, Form.PLAIN, 0, Effort.BEST)
     assert UNPACK[chosen.encoding](chosen.data) == block
     best = min(len(bz2.compress(block)), len(lzma.compress(block, preset=6)))
-    assert len(chosen.data) <= 1.15 * best
+    assert len(chosen.data) <= 1.3 * best
 
 
 def test_a_sample_of_a_large_diff_shows_what_is_smaller() -> None:
