@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swupd import hashing, signing
-from swupd.server import bundles, publish
+from swupd import hashing
+from swupd.server import bundles, publish, signing
 from swupd.server.work import Crew, Report, Silent
 from swupd.tree import Root
 

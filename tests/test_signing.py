@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from swupd import signing
+from swupd import signatures
 from swupd.errors import SignatureError
-from swupd.signing import Signer
+from swupd.server import signing
+from swupd.server.signing import Signer
 from tests.conftest import Golden
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
@@ -85,8 +86,8 @@ def pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(c.public_bytes(PEM) for c in certificates)
 
 
-def trust(*certificates: x509.Certificate) -> signing.Trust:
-    return signing.load_trust(pem(*certificates), NOW)
+def trust(*certificates: x509.Certificate) -> signatures.Trust:
+    return signatures.load_trust(pem(*certificates), NOW)
 
 
 def openssl(*words: str, given: bytes = b"") -> bytes:
@@ -106,16 +107,16 @@ def by_openssl(folder: Path, key: Key, signer: x509.Certificate, *options: str, 
     return done.stdout
 
 
-def refused(signature: bytes, root: x509.Certificate | signing.Trust, data: bytes = DATA) -> str:
-    believed = root if isinstance(root, signing.Trust) else trust(root)
+def refused(signature: bytes, root: x509.Certificate | signatures.Trust, data: bytes = DATA) -> str:
+    believed = root if isinstance(root, signatures.Trust) else trust(root)
     with pytest.raises(SignatureError) as e:
-        signing.verify(data, signature, believed, NOW)
+        signatures.verify(data, signature, believed, NOW)
     return str(e.value)
 
 
 def test_a_signature_is_right_for_its_bytes_alone(world: World) -> None:
     made = signing.sign(DATA, world.signer("root", "root"))
-    assert signing.verify(DATA, made, trust(world.root), NOW) == world.root
+    assert signatures.verify(DATA, made, trust(world.root), NOW) == world.root
     assert "wrong" in refused(made, world.root, DATA + b"\n")
     assert "wrong" in refused(made, world.root, b"")
 
@@ -147,11 +148,11 @@ def test_golden_signatures_are_believed(golden: Golden) -> None:
         assert not list(golden.www.rglob("*.sig"))
         return
     now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
-    believed = signing.load_trust(golden.certificate.read_bytes(), now)
-    signatures = list(golden.www.rglob("*.sig"))
-    assert len(signatures) >= 4
-    for file in signatures:
-        signing.verify(file.with_suffix("").read_bytes(), file.read_bytes(), believed, now)
+    believed = signatures.load_trust(golden.certificate.read_bytes(), now)
+    files = list(golden.www.rglob("*.sig"))
+    assert len(files) >= 4
+    for file in files:
+        signatures.verify(file.with_suffix("").read_bytes(), file.read_bytes(), believed, now)
 
 
 ACCEPTED = {
@@ -168,7 +169,7 @@ ACCEPTED = {
 @pytest.mark.parametrize("how", ACCEPTED)
 def test_signatures_of_the_openssl_program_are_believed(world: World, tmp_path: Path, how: str) -> None:
     made = by_openssl(tmp_path, world.keys["root"], world.root, *ACCEPTED[how])
-    assert signing.verify(DATA, made, trust(world.root), NOW) == world.root
+    assert signatures.verify(DATA, made, trust(world.root), NOW) == world.root
     assert refused(made, world.root, DATA + b"x")
     assert refused(made, world.stranger)
 
@@ -196,7 +197,7 @@ def test_ecdsa_is_believed(tmp_path: Path, curve: ec.EllipticCurve, attributes: 
     key = ec.generate_private_key(curve)
     root = certificate("ec", key)
     made = by_openssl(tmp_path, key, root, "smime", "-binary", "-outform", "DER", *attributes)
-    assert signing.verify(DATA, made, trust(root), NOW) == root
+    assert signatures.verify(DATA, made, trust(root), NOW) == root
     assert refused(made, root, b"other")
 
 
@@ -204,7 +205,7 @@ def test_a_self_signed_signer_need_not_be_a_ca(tmp_path: Path) -> None:
     # mixer's own certificates are of this kind.
     key = rsa.generate_private_key(65537, 2048)
     root = certificate("mixer", key, ca=False)
-    assert signing.verify(DATA, signing.sign(DATA, Signer(key, root)), trust(root), NOW) == root
+    assert signatures.verify(DATA, signing.sign(DATA, Signer(key, root)), trust(root), NOW) == root
 
 
 @pytest.mark.parametrize("usage", [None, ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.SERVER_AUTH])
@@ -213,21 +214,21 @@ def test_a_leaf_signed_by_the_root_is_believed_whatever_its_purpose(
 ) -> None:
     leaf = certificate("any", world.keys["leaf"], (world.root, world.keys["root"]), False, usage=usage)
     made = signing.sign(DATA, Signer(world.keys["leaf"], leaf))
-    assert signing.verify(DATA, made, trust(world.root), NOW) == leaf
+    assert signatures.verify(DATA, made, trust(world.root), NOW) == leaf
 
 
 def test_a_leaf_that_is_not_embedded_is_found_only_as_first_in_the_trust_file(world: World, tmp_path: Path) -> None:
     made = by_openssl(tmp_path, world.keys["leaf"], world.leaf, *ACCEPTED["without the certificate"])
-    assert signing.verify(DATA, made, trust(world.leaf, world.root), NOW) == world.leaf
+    assert signatures.verify(DATA, made, trust(world.leaf, world.root), NOW) == world.leaf
     assert "neither embedded nor trusted" in refused(made, trust(world.root, world.leaf))
 
 
 def test_a_chain_needs_its_intermediate(world: World) -> None:
     whole = signing.sign(DATA, world.signer("deep", "leaf", world.middle))
-    assert signing.verify(DATA, whole, trust(world.root), NOW) == world.deep
+    assert signatures.verify(DATA, whole, trust(world.root), NOW) == world.deep
     broken = signing.sign(DATA, world.signer("deep", "leaf"))
     assert "vouches" in refused(broken, world.root)
-    assert signing.verify(DATA, broken, trust(world.root, world.middle), NOW) == world.deep
+    assert signatures.verify(DATA, broken, trust(world.root, world.middle), NOW) == world.deep
 
 
 def test_the_signers_own_copy_of_a_root_proves_nothing(world: World) -> None:
@@ -252,7 +253,7 @@ def test_expired_and_future_certificates_are_refused(world: World) -> None:
     made = signing.sign(DATA, world.signer("root", "root"))
     for when in (NOW - 20 * DAY, NOW + 20 * DAY):
         with pytest.raises(SignatureError):
-            signing.verify(DATA, made, trust(world.root), when)
+            signatures.verify(DATA, made, trust(world.root), when)
 
 
 def test_every_signer_must_be_right(world: World, tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_every_signer_must_be_right(world: World, tmp_path: Path) -> None:
         line = ["openssl", "smime", "-sign", "-binary", "-outform", "DER", "-in", "data", *words]
         return subprocess.run(line, cwd=tmp_path, check=True, capture_output=True).stdout
 
-    assert signing.verify(DATA, signed("leaf", "leaf"), trust(world.root), NOW)
+    assert signatures.verify(DATA, signed("leaf", "leaf"), trust(world.root), NOW)
     assert refused(signed("leaf", "stranger"), world.root)
     assert refused(signed("stranger", "leaf"), world.root)
 
@@ -301,7 +302,7 @@ def test_a_damaged_signature_fails_by_its_own_error_or_still_vouches_for_the_sam
     made = bytearray(signing.sign(DATA, world.signer("root", "root")))
     made[at % len(made)] ^= 0x55
     try:
-        signer = signing.verify(DATA, bytes(made), trust(world.root), NOW)
+        signer = signatures.verify(DATA, bytes(made), trust(world.root), NOW)
     except SignatureError:
         pass
     else:
@@ -311,7 +312,7 @@ def test_a_damaged_signature_fails_by_its_own_error_or_still_vouches_for_the_sam
 
 def test_bytes_behind_the_structure_are_passed_over_as_the_old_client_does(world: World) -> None:
     made = signing.sign(DATA, world.signer("root", "root"))
-    assert signing.verify(DATA, made + b"\n", trust(world.root), NOW)
+    assert signatures.verify(DATA, made + b"\n", trust(world.root), NOW)
 
 
 def test_embedded_content_that_is_another_is_refused_though_the_signature_is_right(world: World) -> None:
@@ -343,7 +344,7 @@ def test_a_signature_without_signers_is_refused(world: World, tmp_path: Path) ->
 )
 def test_a_trust_file_must_stand_on_its_own(world: World, make: Callable[[World], bytes], why: str) -> None:
     with pytest.raises(SignatureError, match=why):
-        signing.load_trust(make(world), NOW)
+        signatures.load_trust(make(world), NOW)
 
 
 @pytest.mark.parametrize("bits", [0x01, 0x55, 0x80])
@@ -353,7 +354,7 @@ def test_a_damaged_trust_file_fails_by_its_own_error_or_is_taken(world: World, b
     for at in range(len(der)):
         damaged = der[:at] + bytes([der[at] ^ bits]) + der[at + 1 :]
         try:
-            signing.load_trust(
+            signatures.load_trust(
                 b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(damaged), NOW
             )
         except SignatureError as e:
@@ -386,6 +387,6 @@ def test_a_signer_needs_a_key_that_belongs_to_its_certificate(world: World) -> N
 def test_generated_keys_sign_and_are_trusted() -> None:
     key, root = signing.generate("Test", NOW - DAY, 30)
     made = signing.sign(DATA, signing.load_signer(key, root))
-    found = signing.verify(DATA, made, signing.load_trust(root, NOW), NOW)
-    assert signing.expires(found) == NOW + 29 * DAY
-    assert signing.embedded(made) == (found,)
+    found = signatures.verify(DATA, made, signatures.load_trust(root, NOW), NOW)
+    assert signatures.expires(found) == NOW + 29 * DAY
+    assert signatures.embedded(made) == (found,)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from swupd import signing
+from swupd.server import signing
 from tests import trees
 from tests.agent.devices import Device, clone
 

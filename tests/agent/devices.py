@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swupd import archive, hashing, manifest, signing
+from swupd import archive, hashing, manifest
 from swupd.agent import cli
 from swupd.manifest import Manifest
+from swupd.server import signing
 from tests import trees
 
 

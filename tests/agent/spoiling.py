@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, hashing, manifest, signing
+from swupd import archive, hashing, manifest
 from swupd.manifest import MOM
+from swupd.server import signing
 
 NEW = 20
 Change = Callable[[bytes], bytes]

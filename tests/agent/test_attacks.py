@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, hashing, manifest, signing, tree
+from swupd import archive, hashing, manifest, tree
 from swupd.manifest import Manifest
+from swupd.server import signing
 from tests import builders, trees
 from tests.agent.conftest import Published
 from tests.agent.devices import Device, Done, clone, rewrite, sign_mom, write_manifest

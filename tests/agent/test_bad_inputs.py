@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from swupd import archive, delta, paths, signing, tree
+from swupd import archive, delta, paths, tree
 from swupd.errors import ManifestError
 from swupd.manifest import Entry
+from swupd.server import signing
 from tests import builders, trees
 from tests.agent.conftest import Published
 from tests.agent.devices import Device, Done

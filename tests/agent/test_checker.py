@@ -17,11 +17,12 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from swupd import crypto, signing
-from swupd.agent import checker
+from swupd import crypto, signatures
+from swupd.agent import checker, rehearsal
 from swupd.agent.checker import Checker
 from swupd.agent.trust import HERE, Checks
 from swupd.errors import SignatureError
+from swupd.server import signing
 from tests.agent.devices import Device
 from tests.agent.test_unpacker import children, gone, status_of
 from tests.test_signing import DATA, DAY, NOW, World, pem
@@ -149,7 +150,7 @@ def test_long_and_odd_words_arrive_as_far_as_they_can(monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise SignatureError("x" * 9000, "\udcff")
 
-    monkeypatch.setattr(signing, "verify", refuse)
+    monkeypatch.setattr(signatures, "verify", refuse)
     checks = Checker()
     with pytest.raises(SignatureError) as e:
         checks.signed(DATA, SIGNED, ROOT, NOW)
@@ -236,8 +237,8 @@ def test_an_update_whose_checker_dies_changes_nothing(
     before = device.tree()
     with monkeypatch.context() as patched:
         # It is forked from here.
-        patched.setattr(signing, "rehearse", lambda: None)
-        patched.setattr(signing, when, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        patched.setattr(rehearsal, "rehearse", lambda: None)
+        patched.setattr(signatures, when, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         done = device.run("update")
     assert done.code == SignatureError.exit_code and "gave no answer" in done.err
     assert device.tree() == before
@@ -249,8 +250,8 @@ def test_what_goes_wrong_in_it_is_no_consent(device: Device, monkeypatch: pytest
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(signing, "verify", stumble)
-        patched.setattr(signing, "rehearse", lambda: None)
+        patched.setattr(signatures, "verify", stumble)
+        patched.setattr(rehearsal, "rehearse", lambda: None)
         done = device.run("update")
     assert done.code == SignatureError.exit_code
 

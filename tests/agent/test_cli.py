@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from swupd import hashing, signing
+from swupd import hashing, signatures
 from swupd.agent import cli
+from swupd.server import signing
 from tests import builders, trees
 
 
@@ -335,8 +336,8 @@ def test_the_format_bump_is_crossed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_generated_keys_are_good_for_the_agent() -> None:
     key, certificate = signing.generate("x", builders.BEGINS, 4000)
-    trust = signing.load_trust(certificate, builders.NOW)
-    signing.verify(b"data", signing.sign(b"data", signing.load_signer(key, certificate)), trust, builders.NOW)
+    trust = signatures.load_trust(certificate, builders.NOW)
+    signatures.verify(b"data", signing.sign(b"data", signing.load_signer(key, certificate)), trust, builders.NOW)
 
 
 def test_hashdump_hashes_below_a_prefix_and_without_xattrs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

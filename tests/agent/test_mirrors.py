@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from swupd import signing
 from swupd.agent.mirrors import Mirrors
 from swupd.agent.origin import verified
 from swupd.agent.source import Source, Transport
 from swupd.errors import DownloadError, HashMismatch, ServerUnreachable
+from swupd.server import signing
 from tests.agent.conftest import Published
 from tests.agent.devices import Device, Done, agent, clone
 from tests.agent.misbehaving import Answer, Handler, Told, folder, hangs_up, says, server, serves

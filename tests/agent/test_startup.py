@@ -24,7 +24,7 @@ CHANGING = (
 """What only commands that change something, unpack, or ask a server need."""
 TRUST = ("swupd.agent.anchor", "swupd.agent.chain", "swupd.heads", "swupd.roots")
 """What only devices with a root of trust need."""
-CHECKING = ("cryptography", "asn1crypto", "swupd.crypto", "swupd.signing")
+CHECKING = ("cryptography", "asn1crypto", "swupd.crypto", "swupd.signatures")
 """What only the process that checks signatures needs."""
 PROGRAM = """
 import sys

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from swupd import hashing, manifest, signing
+from swupd import hashing, manifest
 from swupd.agent import trust
 from swupd.agent.trust import Verifier
 from swupd.errors import HashMismatch, ManifestError, MomError, ServerUnreachable, SignatureError
 from swupd.manifest import Entry, Manifest
+from swupd.server import signing
 from tests import builders
 
 NOW = builders.NOW

@@ -25,7 +25,7 @@ from swupd import (
     manifest,
     patches,
     roots,
-    signing,
+    signatures,
     stream,
     tree,
 )
@@ -87,11 +87,11 @@ _UNSIGNED = trust.Verifier(None, NOW)
 
 def _signatures(place: Place) -> Parse:
     www = place.corpus.www
-    trusted = signing.load_trust((www.parent / "keys/release.pem").read_bytes(), NOW)
+    trusted = signatures.load_trust((www.parent / "keys/release.pem").read_bytes(), NOW)
     data = (www / "20/Manifest.MoM").read_bytes()
 
     def parse(given: bytes) -> None:
-        signing.verify(data, given, trusted, NOW)
+        signatures.verify(data, given, trusted, NOW)
 
     return parse
 
@@ -120,8 +120,8 @@ def _lengths(data: bytes) -> None:
 
 
 def _embedded(given: bytes) -> None:
-    for certificate in signing.embedded(given):
-        signing.expires(certificate)
+    for certificate in signatures.embedded(given):
+        signatures.expires(certificate)
 
 
 def _tars(place: Place) -> Parse:
@@ -394,10 +394,10 @@ TARGETS: tuple[Target, ...] = (
     Target(
         "trust",
         lambda c: [f.read_bytes() for f in (c.www.parent / "keys/release.pem", corpus.DATA / "Swupd_Root.pem")],
-        _pure(lambda data: signing.load_trust(data, NOW)),
+        _pure(lambda data: signatures.load_trust(data, NOW)),
         True,
     ),
-    Target("trust-der", corpus.certificates, _pure(lambda data: signing.load_trust(corpus.pem(data), NOW))),
+    Target("trust-der", corpus.certificates, _pure(lambda data: signatures.load_trust(corpus.pem(data), NOW))),
     Target("tar", corpus.tars, _tars, built=corpus.TARS),
     Target("manifest-tar", lambda c: corpus.both(c.files("*/Manifest.MoM.tar")), _pure(_manifest_tars)),
     Target("pack", Corpus.packs, _packs, built=corpus.TARS),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, hashing, manifest, signing, stream, tree
+from swupd import archive, hashing, manifest, stream, tree
 from swupd.agent import source
 from swupd.manifest import MOM
+from swupd.server import signing
 from tests.agent.devices import Done
 from tests.trust.conftest import Clock
 from tests.trust.simulator import DAY, ENDLESS, NOW, TRICKLE, Attacker, Simulator, Trusting, publisher, serving

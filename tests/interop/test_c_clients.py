@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from swupd import signing
 from swupd.agent import cli
 from swupd.server import cli as server
+from swupd.server import signing
 from tests import builders, trees
 
 CLIENT = os.environ.get("SWUPD_CLIENT")

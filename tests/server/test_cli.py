@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import signing
+from swupd import signatures
 from swupd.server import cli
 from tests import builders
 
@@ -73,7 +73,7 @@ def test_keys_are_private_and_never_overwritten(tmp_path: Path, capsys: pytest.C
     assert "never overwritten" in capsys.readouterr().err
     assert (tmp_path / "k/release.key").read_bytes() == before
     now = datetime.datetime.now(datetime.UTC)
-    signing.load_trust((tmp_path / "k/Swupd_Root.pem").read_bytes(), now)
+    signatures.load_trust((tmp_path / "k/Swupd_Root.pem").read_bytes(), now)
 
 
 def test_lint_says_what_is_wrong_and_fails(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

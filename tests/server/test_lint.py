@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, hashing, manifest, signing, stream, tree
+from swupd import archive, hashing, manifest, signatures, stream, tree
 from swupd.errors import FolderError
 from swupd.manifest import Manifest
 from swupd.server import lint
@@ -34,7 +34,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found(base: Path, now: datetime.datetime = NOW, deep: bool = True, key: str = "release") -> list[str]:
-    trust = signing.load_trust((base / f"{key}.pem").read_bytes(), NOW)
+    trust = signatures.load_trust((base / f"{key}.pem").read_bytes(), NOW)
     return [f"{f.severity}: {f.place}: {f.message}" for f in lint.lint(base / "www", now, trust, deep)]
 
 

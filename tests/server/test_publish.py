@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, delta, hashing, manifest, patches, signing, stream, tree
+from swupd import archive, delta, hashing, manifest, patches, signatures, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
 from swupd.manifest import Manifest
 from swupd.server import history, lint, packs, publish, writer
@@ -215,12 +215,12 @@ def test_the_same_input_gives_the_same_bytes_in_any_folder_with_any_number_of_jo
 def test_signed_releases_verify(tmp_path: Path) -> None:
     signer, build = builders.keys(tmp_path), builders.keys(tmp_path, "build")
     www = two_releases(tmp_path, signer=signer, manifest_signer=build)
-    trust = signing.load_trust((tmp_path / "release.pem").read_bytes(), NOW)
-    build_trust = signing.load_trust((tmp_path / "build.pem").read_bytes(), NOW)
+    trust = signatures.load_trust((tmp_path / "release.pem").read_bytes(), NOW)
+    build_trust = signatures.load_trust((tmp_path / "build.pem").read_bytes(), NOW)
     for name in ("20/Manifest.MoM", "version/format30/latest", "version/latest_version"):
-        signing.verify((www / name).read_bytes(), (www / f"{name}.sig").read_bytes(), trust, NOW)
+        signatures.verify((www / name).read_bytes(), (www / f"{name}.sig").read_bytes(), trust, NOW)
     data = (www / "20/Manifest.os-core").read_bytes()
-    signing.verify(data, (www / "20/Manifest.os-core.sig").read_bytes(), build_trust, NOW)
+    signatures.verify(data, (www / "20/Manifest.os-core.sig").read_bytes(), build_trust, NOW)
     assert list(members(www / "20/Manifest.MoM.tar")) == ["Manifest.MoM", "Manifest.MoM.sig"]
     assert lint.lint(www, NOW, trust, deep=True) == ()
 
@@ -474,7 +474,7 @@ def test_a_release_before_with_a_wrong_signature_is_refused(tmp_path: Path) -> N
     signer = builders.keys(tmp_path)
     builders.keys(tmp_path, "stranger")
     builders.release(tmp_path, 10, FILES, CONTENT, signer=signer)
-    stranger = signing.load_trust((tmp_path / "stranger.pem").read_bytes(), NOW)
+    stranger = signatures.load_trust((tmp_path / "stranger.pem").read_bytes(), NOW)
     with pytest.raises(SignatureError):
         builders.release(tmp_path, 20, CHANGED, CHANGED_CONTENT, trust=stranger)
 

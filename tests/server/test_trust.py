@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swupd import envelope, heads, manifest, roots, signing, stream
-from swupd.server import cli
+from swupd import envelope, heads, manifest, roots, signatures, stream
+from swupd.server import cli, signing
 from tests import builders
 
 TREE = {"/usr/bin/hello": "hello" * 500, "/usr/share/clear/bundles/os-core": ""}
@@ -271,11 +271,11 @@ def test_a_held_release_is_signed_on_another_machine_and_announced(tmp_path: Pat
     assert not (tmp_path / "www" / stream.latest(30)).exists()
     server(*words, "--signature", offline / "Manifest.MoM.sig", "--latest-signature", offline / "latest.sig")
     assert head(tmp_path).version == 10
-    trust = signing.load_trust((keys / "Swupd_Root.pem").read_bytes(), datetime.datetime.now(datetime.UTC))
+    trust = signatures.load_trust((keys / "Swupd_Root.pem").read_bytes(), datetime.datetime.now(datetime.UTC))
     for name in (stream.latest(30), stream.manifest(10, "MoM")):
         place = tmp_path / "www" / name
         signature = place.with_name(f"{place.name}.sig").read_bytes()
-        signing.verify(place.read_bytes(), signature, trust, datetime.datetime.now(datetime.UTC))
+        signatures.verify(place.read_bytes(), signature, trust, datetime.datetime.now(datetime.UTC))
     server(*words)
     found = json.loads(server("lint", "--www", tmp_path / "www", "--certificate", keys / "Swupd_Root.pem", "--json"))
     assert not [f for f in found["findings"] if f["severity"] == "error"]
@@ -359,9 +359,9 @@ def test_a_token_signs_through_pkcs11(tmp_path: Path, keys: Path, monkeypatch: p
     mom = tmp_path / "Manifest.MoM"
     mom.write_bytes(b"MANIFEST\t30\n")
     server("sign", mom, "--signer", f"sh -c '{command} 2>/dev/null'", "--certificate", keys / "release.pem")
-    trust = signing.load_trust((keys / "Swupd_Root.pem").read_bytes(), datetime.datetime.now(datetime.UTC))
+    trust = signatures.load_trust((keys / "Swupd_Root.pem").read_bytes(), datetime.datetime.now(datetime.UTC))
     signature = (tmp_path / "Manifest.MoM.sig").read_bytes()
-    signing.verify(mom.read_bytes(), signature, trust, datetime.datetime.now(datetime.UTC))
+    signatures.verify(mom.read_bytes(), signature, trust, datetime.datetime.now(datetime.UTC))
 
 
 def test_sign_refuses_what_is_no_part_of_a_stream(tmp_path: Path, keys: Path) -> None:

@@ -19,11 +19,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from swupd import crypto, envelope, heads, roots, signing, stream
+from swupd import crypto, envelope, heads, roots, stream
 from swupd.heads import Head
 from swupd.lengths import Named
 from swupd.publickey import KeyHolder
 from swupd.roots import Delegation, Role, Root
+from swupd.server import signing
 from tests import builders
 from tests.agent.devices import Device
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, envelope, hashing, heads, manifest, roots, signing, stream, tree
+from swupd import archive, envelope, hashing, heads, manifest, roots, stream, tree
 from swupd.agent import session
 from swupd.manifest import MOM, Manifest
-from swupd.server import comparison
+from swupd.server import comparison, signing
 from tests import builders
 from tests.agent.devices import rewrite
 from tests.trust.conftest import Clock

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from swupd import crypto, envelope, heads, manifest, roots, signing, stream
+from swupd import crypto, envelope, heads, manifest, roots, stream
 from swupd.manifest import MOM
 from swupd.publickey import KeyHolder
 from swupd.roots import Delegation, Role
+from swupd.server import signing
 from tests import builders
 from tests.trust.conftest import Clock
 from tests.trust.simulator import DAY, Attacker, Simulator, Trusting, holder, of_signer, publisher, serving

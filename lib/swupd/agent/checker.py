@@ -65,7 +65,7 @@ class Checker:
         return PublicKey(der, self._verifies)
 
     def signers(self, data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]:
-        """As signing.signers."""
+        """As signatures.signers."""
         found = set(self._ask(_SIGNERS, data, signature, *(key.der for key in keys.values())))
         return frozenset(name for name, key in keys.items() if key.der in found)
 
@@ -166,18 +166,19 @@ def _answer(channel: socket.socket) -> None:
 
 def _ways() -> Mapping[bytes, Callable[..., list[bytes]]]:
     """What finds the answer to each question; all that it takes is loaded."""
-    from swupd import crypto, signing  # noqa: PLC0415  the agent shall not have to
+    from swupd import crypto, signatures  # noqa: PLC0415  the agent shall not have to
+    from swupd.agent.rehearsal import rehearse  # noqa: PLC0415
 
-    signing.rehearse()
+    rehearse()
     # The same trust file is given with each signature.
-    load_trust = functools.lru_cache(2)(signing.load_trust)
+    load_trust = functools.lru_cache(2)(signatures.load_trust)
 
     def trust_file(pem: bytes, now: bytes) -> list[bytes]:
         load_trust(pem, _when(now))
         return []
 
     def signed(data: bytes, signature: bytes, pem: bytes, now: bytes) -> list[bytes]:
-        signing.verify(data, signature, load_trust(pem, _when(now)), _when(now))
+        signatures.verify(data, signature, load_trust(pem, _when(now)), _when(now))
         return []
 
     def key(der: bytes) -> list[bytes]:
@@ -189,7 +190,7 @@ def _ways() -> Mapping[bytes, Callable[..., list[bytes]]]:
 
     def signers(data: bytes, signature: bytes, *ders: bytes) -> list[bytes]:
         keys = {found.id: found for found in map(crypto.from_der, ders)}
-        return [keys[name].der for name in signing.signers(data, signature, keys)]
+        return [keys[name].der for name in signatures.signers(data, signature, keys)]
 
     return {_TRUST_FILE: trust_file, _SIGNED: signed, _KEY: key, _VERIFY: verify, _SIGNERS: signers}
 

@@ -31,16 +31,16 @@ class Here:
     """Checks in this process. What that takes is loaded when it is needed: 0.1 s, which few commands need."""
 
     def trust_file(self, pem: bytes, now: datetime.datetime) -> None:
-        """Raises SignatureError where a trust file cannot be trusted, as signing.load_trust does."""
-        from swupd import signing  # noqa: PLC0415
+        """Raises SignatureError where a trust file cannot be trusted, as signatures.load_trust does."""
+        from swupd import signatures  # noqa: PLC0415
 
-        signing.load_trust(pem, now)
+        signatures.load_trust(pem, now)
 
     def signed(self, data: bytes, signature: bytes, pem: bytes, now: datetime.datetime) -> None:
-        """Raises SignatureError unless a signature is right by a trust file, as signing.verify does."""
-        from swupd import signing  # noqa: PLC0415
+        """Raises SignatureError unless a signature is right by a trust file, as signatures.verify does."""
+        from swupd import signatures  # noqa: PLC0415
 
-        signing.verify(data, signature, signing.load_trust(pem, now), now)
+        signatures.verify(data, signature, signatures.load_trust(pem, now), now)
 
     def key(self, der: bytes) -> PublicKey:
         """As crypto.from_der."""
@@ -49,10 +49,10 @@ class Here:
         return crypto.from_der(der)
 
     def signers(self, data: bytes, signature: bytes, keys: Mapping[str, PublicKey]) -> frozenset[str]:
-        """As signing.signers."""
-        from swupd import signing  # noqa: PLC0415
+        """As signatures.signers."""
+        from swupd import signatures  # noqa: PLC0415
 
-        return signing.signers(data, signature, keys)
+        return signatures.signers(data, signature, keys)
 
 
 HERE = Here()

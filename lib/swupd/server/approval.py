@@ -9,7 +9,7 @@ import datetime
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from swupd import envelope, heads, manifest, roots, signing, stream
+from swupd import envelope, heads, manifest, roots, signatures, stream
 from swupd.errors import InvalidOption, RootError, SignatureError, SwupdError
 from swupd.lengths import Named
 from swupd.manifest import MOM, Manifest
@@ -94,7 +94,7 @@ def of_release(root: Root, mom: bytes, signature: bytes | None, more: bytes | No
     """What devices find wrong with the signatures of a MoM. more: the file with further ones."""
     role = root.roles[roots.RELEASE]
     try:
-        by = signing.signers(mom, signature, root.role_keys(role))
+        by = signatures.signers(mom, signature, root.role_keys(role))
         if more is not None:
             signed = envelope.parse(more, roots.RELEASE)
             if heads.read_release(signed) == Named(hashlib.sha256(mom).hexdigest(), len(mom)):
@@ -111,7 +111,7 @@ def of_bundle(root: Root, found: Manifest, data: bytes, signature: bytes | None)
     role, delegation = root.bundle_rule(found.name)
     if role is not None:
         try:
-            by = signing.signers(data, signature, root.role_keys(role))
+            by = signatures.signers(data, signature, root.role_keys(role))
         except SignatureError as e:
             return e.problem
         if len(by) < role.threshold:

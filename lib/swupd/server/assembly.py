@@ -8,11 +8,11 @@ from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
-from swupd import archive, folding, manifest, signing, stream
+from swupd import archive, folding, manifest, stream
 from swupd.delta import Form
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
-from swupd.server import changes, comparison, deltas, fullfiles, measuring, packs, rootfs
+from swupd.server import changes, comparison, deltas, fullfiles, measuring, packs, rootfs, signing
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake

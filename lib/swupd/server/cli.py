@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from swupd import __version__, program, signing, stream
+from swupd import __version__, program, signatures, stream
 from swupd.errors import InvalidOption, SwupdError, WriteError
 from swupd.server import (
     bundles,
@@ -340,8 +340,8 @@ def _epoch(text: str | None) -> int | None:
     return int(text)
 
 
-def _trust(certificate: str | None) -> signing.Trust | None:
-    return signing.load_trust(inputs.read(certificate), _now()) if certificate else None
+def _trust(certificate: str | None) -> signatures.Trust | None:
+    return signatures.load_trust(inputs.read(certificate), _now()) if certificate else None
 
 
 class _Console:

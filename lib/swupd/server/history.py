@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from swupd import archive, hashing, manifest, signing, stream
+from swupd import archive, hashing, manifest, signatures, stream
 from swupd.errors import (
     ArchiveError,
     DownloadError,
@@ -226,7 +226,7 @@ class Trusted:
     """
 
     store: Store
-    signers: tuple[signing.Trust, datetime.datetime] | None = None
+    signers: tuple[signatures.Trust, datetime.datetime] | None = None
 
     def release(self, version: int) -> Release:
         """A whole release. Raises MomError, ManifestError, HashMismatch, SignatureError, DownloadError."""
@@ -246,11 +246,11 @@ class Trusted:
         except ManifestError as e:
             raise MomError(f"{stream.manifest(version, MOM)} cannot be read: {e.problem}", _RESTORE) from e
 
-    def _check_signature(self, data: bytes, version: int, trust: signing.Trust, now: datetime.datetime) -> None:
+    def _check_signature(self, data: bytes, version: int, trust: signatures.Trust, now: datetime.datetime) -> None:
         signature = self.store.read(stream.signature(stream.manifest(version, MOM)), stream.MAX_SIGNATURE)
         if signature is None:
             raise SignatureError(f"release {version} is not signed", "Give the URL of a signed stream.")
-        signing.verify(data, signature, trust, now)
+        signatures.verify(data, signature, trust, now)
 
     def manifest(self, line: Entry) -> Manifest:
         """A bundle's manifest, checked against its line in the MoM."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from swupd import crypto, roots, signing
+from swupd import crypto, roots
 from swupd.errors import InvalidOption
-from swupd.server import rootfile
+from swupd.server import rootfile, signing
 from swupd.server.writer import writing
 
 RELEASE_KEY, RELEASE_CERTIFICATE = "release.key", "release.pem"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from swupd import archive, delta, hashing, manifest, signing, stream
+from swupd import archive, delta, hashing, manifest, signatures, stream
 from swupd.errors import FolderError, SwupdError
 from swupd.manifest import FULL, MOM, Entry, Manifest
 from swupd.server import held, history, rules, trustlint
@@ -19,7 +19,7 @@ _EXPIRES_SOON = datetime.timedelta(days=60)
 
 
 def lint(
-    www: Path, now: datetime.datetime, trust: signing.Trust | None = None, deep: bool = False
+    www: Path, now: datetime.datetime, trust: signatures.Trust | None = None, deep: bool = False
 ) -> tuple[Finding, ...]:
     """Looks at all releases in a folder; errors come first. Raises FolderError where there is no stream.
 
@@ -36,7 +36,7 @@ def lint(
 class _Linter:
     """One look at a stream; remembers what was looked at already, since releases share most of it."""
 
-    def __init__(self, store: FolderStore, now: datetime.datetime, trust: signing.Trust | None, deep: bool) -> None:
+    def __init__(self, store: FolderStore, now: datetime.datetime, trust: signatures.Trust | None, deep: bool) -> None:
         self._store, self._now, self._trust, self._deep = store, now, trust, deep
         self._manifests: dict[tuple[int, str, str], Manifest | None] = {}
         self._fullfiles: set[tuple[int, str]] = set()
@@ -201,10 +201,10 @@ class _Linter:
                 self._say(ERROR, place, "is missing")
             return
         try:
-            for certificate in signing.embedded(signature):
-                self._expiry(place, signing.expires(certificate), certificate.subject.rfc4514_string())
+            for certificate in signatures.embedded(signature):
+                self._expiry(place, signatures.expires(certificate), certificate.subject.rfc4514_string())
             if self._trust is not None:
-                signing.verify(data, signature, self._trust, self._now)
+                signatures.verify(data, signature, self._trust, self._now)
         except SwupdError as e:
             self._say(ERROR, place, e.problem)
 

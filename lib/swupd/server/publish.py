@@ -13,10 +13,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swupd import heads, roots, signing, stream
+from swupd import heads, roots, signatures, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.roots import Root
-from swupd.server import announcing, approval, assembly, bundles, changes, held, history, rootfile, rootfs, writer
+from swupd.server import (
+    announcing,
+    approval,
+    assembly,
+    bundles,
+    changes,
+    held,
+    history,
+    rootfile,
+    rootfs,
+    signing,
+    writer,
+)
 from swupd.server.announcing import Announcer
 from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
@@ -51,7 +63,7 @@ class Job:
     specs: tuple[BundleSpec, ...]
     format: int = stream.DEFAULT_FORMAT
     previous: Store | None = None
-    trust: signing.Trust | None = None
+    trust: signatures.Trust | None = None
     delta_from: tuple[int, ...] = ()
     previous_versions: int = 0
     minversion: int = 0
@@ -132,7 +144,7 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
 def _check_signers(job: Job, now: datetime.datetime, report: Report) -> None:
     for signer in (job.signer, job.manifest_signer):
         for certificate in (signer.certificate, *signer.intermediates) if signer is not None else ():
-            ends = signing.expires(certificate)
+            ends = signatures.expires(certificate)
             name = certificate.subject.rfc4514_string()
             if ends <= now:
                 raise SignatureError(

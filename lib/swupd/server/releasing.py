@@ -6,11 +6,11 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, crypto, envelope, signing, stream
+from swupd import archive, crypto, envelope, signatures, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM, Manifest
 from swupd.roots import Root
-from swupd.server import announcing, approval, held, history, rootfile, writer
+from swupd.server import announcing, approval, held, history, rootfile, signing, writer
 from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 
@@ -120,8 +120,8 @@ def _of_latest(
 
 def _check_signature(what: str, data: bytes, signature: bytes) -> None:
     """Raises SignatureError for one that is not over these bytes by the key of a certificate in it."""
-    keys = {key.id: key for key in map(crypto.of, (c.public_key() for c in signing.embedded(signature)))}
-    if not signing.signers(data, signature, keys):
+    keys = {key.id: key for key in map(crypto.of, (c.public_key() for c in signatures.embedded(signature)))}
+    if not signatures.signers(data, signature, keys):
         raise SignatureError(
             f"the signature of the {what} is not for these bytes, or lacks its certificate",
             "Sign the very file: swupd-server sign FILE",

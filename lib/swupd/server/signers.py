@@ -6,10 +6,10 @@ import shlex
 import subprocess
 from functools import partial
 
-from swupd import crypto, signing
+from swupd import crypto
 from swupd.errors import InvalidOption, SignatureError
 from swupd.publickey import KeyHolder, PublicKey
-from swupd.server import inputs
+from swupd.server import inputs, signing
 
 _SECONDS = 120
 

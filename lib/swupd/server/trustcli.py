@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from swupd import crypto, manifest, roots, signing, stream
+from swupd import crypto, manifest, roots, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM
 from swupd.publickey import KeyHolder, PublicKey
 from swupd.roots import Delegation, Role
-from swupd.server import announcing, inputs, releasing, rootfile, signers, writer
+from swupd.server import announcing, inputs, releasing, rootfile, signers, signing, writer
 from swupd.server.announcing import Announcer
 from swupd.server.releasing import Signatures
 

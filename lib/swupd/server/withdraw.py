@@ -10,11 +10,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from swupd import signing, stream
+from swupd import stream
 from swupd.errors import InvalidOption
 from swupd.heads import Head
 from swupd.manifest import MOM, Manifest
-from swupd.server import announcing, approval, held, history, rootfile, writer
+from swupd.server import announcing, approval, held, history, rootfile, signing, writer
 from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 

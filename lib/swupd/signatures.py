@@ -1,28 +1,24 @@
-"""Sign bytes, verify bytes: detached PKCS#7 as swupd-client wants it (stream format, section 8).
+"""Whether signatures are right: detached PKCS#7 as swupd-client wants it (stream format, section 8).
 
-The CMS structure is built and read with asn1crypto, keys and certificates are cryptography's (docs/adr/0002). There
-are no signed attributes, so an RSA signature of the same bytes is the same bytes.
+The CMS structure is read with asn1crypto, keys and certificates are cryptography's (docs/adr/0002).
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asn1crypto import algos, cms
-from asn1crypto import x509 as asn1_x509
+from asn1crypto import cms
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from swupd import crypto
 from swupd.errors import SignatureError
-from swupd.publickey import KeyHolder, PublicKey
+from swupd.publickey import PublicKey
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256,
@@ -30,15 +26,6 @@ _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "sha512": hashes.SHA512,
 }
 _MAX_CHAIN = 8
-
-
-@dataclass(frozen=True)
-class Signer:
-    """A private key, or who holds it, with its certificate, and the certificates between that and the root."""
-
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | KeyHolder
-    certificate: x509.Certificate
-    intermediates: tuple[x509.Certificate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class Trust:
 def load_trust(pem: bytes, now: datetime.datetime) -> Trust:
     """Reads a trust file. Raises SignatureError unless its first certificate chains to a valid root in it."""
     with _reading("the trust file holds a certificate that is malformed"):
-        trust = Trust(_certificates(pem, "the trust file"))
+        trust = Trust(certificates(pem, "the trust file"))
         if not trust.roots:
             raise SignatureError(
                 "the trust file holds no self-signed root certificate", "Append the root certificate to it."
@@ -76,114 +63,12 @@ def _reading(problem: str) -> Iterator[None]:
         raise SignatureError(problem) from e
 
 
-def load_signer(key: bytes, certificate: bytes) -> Signer:
-    """Reads a PEM key and its PEM certificate (further ones are intermediates). Raises SignatureError."""
-    certificates = _certificates(certificate, "the signer's certificate file")
-    try:
-        # Whether its numbers are primes takes longer than all else; it is the owner's, and has to fit the certificate.
-        private = serialization.load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise SignatureError(
-            f"the signing key cannot be read: {e}",
-            "Give an unencrypted PEM private key, or a command that signs (--signer).",
-        ) from e
-    if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise SignatureError("the signing key is neither RSA nor ECDSA", "Make one with: swupd-server keygen DIR")
-    if _spki(private.public_key()) != _spki(certificates[0].public_key()):
-        raise SignatureError(
-            "the signing key does not belong to the certificate", "Give the pair that belongs together."
-        )
-    return Signer(private, certificates[0], certificates[1:])
-
-
-def held(holder: KeyHolder, certificate: bytes) -> Signer:
-    """A signer whose key is elsewhere. Raises SignatureError."""
-    certificates = _certificates(certificate, "the signer's certificate file")
-    signer = Signer(holder, certificates[0], certificates[1:])
-    if not isinstance(certificates[0].public_key(), rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise SignatureError("the signing key is neither RSA nor ECDSA", "C clients read no other signatures.")
-    if public(signer) != holder.public:
-        raise SignatureError(
-            "the signing key does not belong to the certificate", "Give the pair that belongs together."
-        )
-    return signer
-
-
-def public(signer: Signer) -> PublicKey:
-    """The signer's public key."""
-    return crypto.of(signer.certificate.public_key())
-
-
-def _certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+def certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    """Those of a PEM file; what: what it is. Raises SignatureError."""
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
     except ValueError as e:
         raise SignatureError(f"{what} is not PEM: {e}", "Give a file with BEGIN CERTIFICATE in it.") from e
-
-
-def _spki(key: Any) -> bytes:
-    data: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return data
-
-
-def sign(data: bytes, signer: Signer) -> bytes:
-    """The detached signature of some bytes: DER PKCS#7, SHA-256, the signer's certificates embedded."""
-    certificates = [
-        asn1_x509.Certificate.load(c.public_bytes(serialization.Encoding.DER))
-        for c in (signer.certificate, *signer.intermediates)
-    ]
-    sha256 = algos.DigestAlgorithm({"algorithm": "sha256"})
-    value = signer.key.sign(data) if isinstance(signer.key, KeyHolder) else crypto.raw_signer(signer.key)(data)
-    is_rsa = isinstance(signer.certificate.public_key(), rsa.RSAPublicKey)
-    algorithm = "rsassa_pkcs1v15" if is_rsa else "sha256_ecdsa"
-    info = cms.SignerInfo(
-        {
-            "version": "v1",
-            "sid": {
-                "issuer_and_serial_number": {
-                    "issuer": certificates[0].issuer,
-                    "serial_number": certificates[0].serial_number,
-                }
-            },
-            "digest_algorithm": sha256,
-            "signature_algorithm": {"algorithm": algorithm},
-            "signature": value,
-        }
-    )
-    return _message(certificates, [info])
-
-
-def _message(certificates: Sequence[Any], infos: Sequence[Any]) -> bytes:
-    signed = cms.SignedData(
-        {
-            "version": "v1",
-            "digest_algorithms": [algos.DigestAlgorithm({"algorithm": "sha256"})],
-            "encap_content_info": {"content_type": "data"},
-            "certificates": certificates,
-            "signer_infos": infos,
-        }
-    )
-    der: bytes = cms.ContentInfo({"content_type": "signed_data", "content": signed}).dump()
-    return der
-
-
-def joined(earlier: bytes, later: bytes) -> bytes:
-    """One signature with the signers of two, both made by `sign`; a signer of both is in it once.
-
-    Raises SignatureError. swupd-client believes such a one only if it trusts all of them.
-    """
-    infos, certificates = {}, {}
-    for signature in (earlier, later):
-        try:
-            _, found, given = _parse(signature)
-            infos.update({info["sid"].dump(): info for info in found})
-        except SignatureError:
-            raise
-        except Exception as e:  # asn1crypto raises whatever its lazy parser stumbles over
-            raise SignatureError("the signature is not a PKCS#7 structure", "Sign without --add.") from e
-        certificates.update({c.public_bytes(serialization.Encoding.DER): c for c in given})
-    loaded = [asn1_x509.Certificate.load(der) for der in certificates]
-    return _message(loaded, list(infos.values()))
 
 
 def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) -> x509.Certificate:
@@ -192,7 +77,7 @@ def verify(data: bytes, signature: bytes, trust: Trust, now: datetime.datetime) 
     All signers must be right, each with a chain to a root of trust that is valid now. SHA-2 only.
     """
     with _reading("the signature is not a PKCS#7 structure"):
-        signed, signers, given = _parse(signature)
+        signed, signers, given = parse(signature)
     content = signed["encap_content_info"]["content"].native
     if content is not None and content != data:
         raise SignatureError("the signature is for other bytes")
@@ -215,7 +100,7 @@ def signers(data: bytes, signature: bytes | None, keys: Mapping[str, PublicKey])
     if not signature:
         return frozenset()
     with _reading("the signature is not a PKCS#7 structure"):
-        signed, infos, _ = _parse(signature)
+        signed, infos, _ = parse(signature)
         content = signed["encap_content_info"]["content"].native
         if content is not None and content != data:
             return frozenset()
@@ -231,10 +116,14 @@ def signers(data: bytes, signature: bytes | None, keys: Mapping[str, PublicKey])
 def embedded(signature: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates in a signature, which may be anybody's. Raises SignatureError."""
     with _reading("the signature is not a PKCS#7 structure"):
-        return _parse(signature)[2]
+        return parse(signature)[2]
 
 
-def _parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ...]]:
+def parse(signature: bytes) -> tuple[Any, list[Any], tuple[x509.Certificate, ...]]:
+    """(CMS SignedData, its signers, its certificates) of a signature.
+
+    Raises SignatureError, and whatever asn1crypto and cryptography stumble over.
+    """
     info = cms.ContentInfo.load(signature)
     if info["content_type"].native != "signed_data":
         raise SignatureError("the signature is not PKCS#7 signed data")
@@ -350,59 +239,3 @@ def expires(certificate: x509.Certificate) -> datetime.datetime:
     """When a certificate ends, with time zone."""
     ends: datetime.datetime | None = getattr(certificate, "not_valid_after_utc", None)
     return ends or certificate.not_valid_after.replace(tzinfo=datetime.UTC)
-
-
-def generate(common_name: str, begins: datetime.datetime, days: int) -> tuple[bytes, bytes]:
-    """A new RSA key and its self-signed certificate, both PEM, valid for so many days."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
-    certificate = _self_signed(key, common_name, begins, days)
-    pem = serialization.Encoding.PEM
-    return (
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-        certificate.public_bytes(pem),
-    )
-
-
-def _self_signed(
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, common_name: str, begins: datetime.datetime, days: int
-) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begins)
-        .not_valid_after(begins + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def rehearse() -> None:
-    """Goes once through all that checking takes, so that a process which can load nothing later has it.
-
-    What the library cannot do is passed over.
-    """
-    parts: tuple[Callable[[], Any], ...] = (
-        lambda: _rehearse_certificates(datetime.datetime.now(datetime.UTC)),
-        lambda: ec.generate_private_key(ec.SECP256R1()).public_key(),
-        lambda: ed25519.Ed25519PrivateKey.generate().public_key(),
-        # Nobody has its private half.
-        lambda: rsa.RSAPublicNumbers(65537, (1 << 2047) + 1).public_key(),
-    )
-    for part in parts:
-        with contextlib.suppress(Exception):
-            public = part()
-            if public is not None:
-                crypto.of(public).verifies(bytes(256), b"")
-
-
-def _rehearse_certificates(now: datetime.datetime) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _self_signed(key, "rehearsal", now - datetime.timedelta(days=1), 2)
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    verify(b"", sign(b"", Signer(key, certificate)), load_trust(pem, now), now)
-    load_trust(pem, now + datetime.timedelta(days=9))
