@@ -151,10 +151,13 @@ def updates(stream: Stream, work: Path, old: int, new: int, rounds: int, cold: b
                 web.sent()
                 warm[name].append(device.run(web.url, "update", "-V", str(new)))
                 sent[name] = web.sent()
-        for name, device in devices.items():
-            disk = meter.blocks(device.base) - meter.blocks(kept[name])
-            last = _cold(device, kept[name], web, new) if cold else None
-            yield Applied(name, sent[name], disk, middle(warm[name]), last)
+        disk = {name: meter.blocks(device.base) - meter.blocks(kept[name]) for name, device in devices.items()}
+        last: dict[str, list[Cost]] = {name: [] for name in devices}
+        for _ in range(rounds if cold else 0):
+            for name, device in devices.items():
+                last[name].append(_cold(device, kept[name], web, new))
+        for name in devices:
+            yield Applied(name, sent[name], disk[name], middle(warm[name]), middle(last[name]) if cold else None)
 
 
 def _cold(device: Device, kept: Path, web: Web, new: int) -> Cost:
@@ -175,10 +178,14 @@ def checks(stream: Stream, work: Path, version: int, rounds: int, cold: bool) ->
                     found[name].append(device.run(web.url, command))
             for name, some in found.items():
                 costs[name][command] = middle(some)
-        for name, device in devices.items():
-            if cold:
+        last: dict[str, list[Cost]] = {name: [] for name in devices}
+        for _ in range(rounds if cold else 0):
+            for name, device in devices.items():
                 meter.forget_pages()
-                costs[name]["diagnose, cold"] = device.run(web.url, "diagnose")
+                last[name].append(device.run(web.url, "diagnose"))
+        for name in devices:
+            if cold:
+                costs[name]["diagnose, cold"] = middle(last[name])
             yield name, costs[name]
 
 
