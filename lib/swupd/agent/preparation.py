@@ -250,7 +250,8 @@ class Preparation:
             if node.kind != "D":
                 finish(fd, name, covered)
         self._told += 1
-        self._covers[entry.name] = covered
+        if inside(entry.name, self.top):
+            self._covers[entry.name] = covered
         self.progress(self._told, 2 * len(self.plan.write), "files")
         return covered
 

@@ -193,8 +193,7 @@ class State(Cache):
         # Of a run that was killed.
         for part in self._place.glob(".*"):
             remove(self._staged.fd, os.fsencode(part.name))
-        for left_over in self.ahead.iterdir():
-            _remove_folder(os.fspath(left_over))
+        _empty(self.ahead)
 
     def close(self) -> None:
         """Closes the folder of staged objects."""
@@ -352,12 +351,18 @@ class State(Cache):
         """Removes staged objects and downloads (manifests, caches of other URLs)."""
         with _writing(self.layout.here):
             for folder in _disposable(self.layout, manifests, others):
-                items = list(os.scandir(folder)) if folder.is_dir() else []
-                for item in items:
-                    if item.is_dir(follow_symlinks=False):
-                        _remove_folder(item.path)
-                    else:
-                        os.unlink(item)
+                if folder.is_dir():
+                    _empty(folder)
+
+
+def _empty(folder: Path) -> None:
+    # One after another: a list of all would take room for each.
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                _remove_folder(item.path)
+            else:
+                os.unlink(item)
 
 
 def _disposable(layout: Layout, manifests: bool, others: bool) -> tuple[Path, ...]:

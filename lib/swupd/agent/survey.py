@@ -22,6 +22,9 @@ MANY = 1000
 _PROCESSES = 4
 _BLOCKS = 1000
 
+_NOTHING: dict[str, Node] = {}
+"""One for all paths at which nothing is: in an installation those are many."""
+
 Found = tuple[str, str | None, dict[str, Node]]
 """(path, kind, what it may go by) as look gives them."""
 
@@ -33,7 +36,7 @@ def look(root: Root, path: str, rule: XattrRule) -> tuple[str | None, dict[str, 
     """
     node = root.node(path, xattrs=rule is not XattrRule.IGNORED)
     if node is None:
-        return ("?" if root.exists(path) else None), {}
+        return ("?" if root.exists(path) else None), _NOTHING
     if rule is XattrRule.UNKNOWN and node.xattrs:
         return node.kind, {name: view for view, name in digests(node, root.chunks(node), rule)}
     return node.kind, {hashing.digest(node, root.chunks(node)): node}
@@ -74,17 +77,18 @@ def _by_all(
 def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
     """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
     progress = steps.begin("check_files_hash")
-    kinds = {e.name: e.kind for e in changes.put}
-    digests = {e.name: frozenset({e.digest}) for e in changes.put}
+    kinds: dict[str, str] = {}
+    digests: dict[str, frozenset[str]] = {}
     seen: dict[str, Node] = {}
     for path, kind, found in differing(root, changes.put, rule, progress):
         digests[path] = frozenset(found)
-        if kind is None:
-            del kinds[path]
-        else:
+        if kind is not None:
             kinds[path] = kind
         if kind == "F":
             seen.update(found)
+    for entry in changes.put:
+        if entry.name not in digests:
+            digests[entry.name], kinds[entry.name] = frozenset({entry.digest}), entry.kind
     for path in plan.look_at(changes):
         if path not in digests and (other := kind_at(root, path)) is not None:
             kinds[path] = other
