@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from swupd.agent import confinement
 from swupd.agent.aside import aside
 from swupd.agent.backend import TOP, obstacle
 from swupd.agent.shadow import Linked, Shadow
+from swupd.agent.state import empty
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
@@ -54,7 +54,7 @@ class Ahead:
             self.answer()
         self._found = {}
         if self.place is not None:
-            _empty(self.place)
+            empty(self.place)
 
 
 def nothing() -> Ahead:
@@ -80,7 +80,7 @@ def linking(
             yield Ahead(place, answer)
     finally:
         with contextlib.suppress(OSError):
-            _empty(place)
+            empty(place)
 
 
 def _worth_while(root: Root, place: Path, wanted: Mapping[str, Entry]) -> bool:
@@ -118,8 +118,3 @@ def _folders(root: Root, path: str) -> list[str]:
 
 def _refuse(entry: Entry, fd: int, name: bytes) -> Node:
     raise AssertionError(f"{entry.name} is not to be made here")
-
-
-def _empty(place: Path) -> None:
-    for item in place.iterdir():
-        shutil.rmtree(item)

@@ -193,7 +193,7 @@ class State(Cache):
         # Of a run that was killed.
         for part in self._place.glob(".*"):
             remove(self._staged.fd, os.fsencode(part.name))
-        _empty(self.ahead)
+        empty(self.ahead)
 
     def close(self) -> None:
         """Closes the folder of staged objects."""
@@ -352,10 +352,11 @@ class State(Cache):
         with _writing(self.layout.here):
             for folder in _disposable(self.layout, manifests, others):
                 if folder.is_dir():
-                    _empty(folder)
+                    empty(folder)
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path) -> None:
+    """Removes all that is in a folder. Raises OSError."""
     # One after another: a list of all would take room for each.
     with os.scandir(folder) as items:
         for item in items:
