@@ -36,7 +36,7 @@ from swupd.tree import Node
 _COUNT = struct.Struct("<B")
 """How many requests follow: first all their heads, then their input."""
 _REQUEST = struct.Struct("<cBQQQ")
-"""What to do, how many files to do it with, the most bytes to give, and how many bytes of input: first and second."""
+"""What to do, which inputs are files that come along (bits), the most bytes to give, and how long the inputs are."""
 _MAX_FILES = 253
 """The kernel's limit for one message (SCM_MAX_FD)."""
 _FRAME = struct.Struct("<cI")
