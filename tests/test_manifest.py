@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import tracemalloc
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -45,6 +44,7 @@ manifests = st.builds(
     format=st.integers(29, 100),
     version=versions,
     previous=versions | st.just(0),
+    minversion=st.just(0),
     timestamp=st.integers(0, 2**40),
     contentsize=st.integers(0, 2**62),
     includes=st.lists(words).map(tuple),
@@ -268,7 +268,7 @@ def test_experimental_bundles_are_present() -> None:
 )
 def test_an_entry_cannot_be_made_wrong(field: dict[str, object]) -> None:
     with pytest.raises(ManifestError):
-        replace(Entry("F", DIGEST, 1, "/x"), **field)  # type: ignore[arg-type]
+        Entry("F", DIGEST, 1, "/x")._replace(**field)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_an_entry_cannot_be_made_wrong(field: dict[str, object]) -> None:
 )
 def test_a_manifest_cannot_be_made_wrong(field: dict[str, object]) -> None:
     with pytest.raises(ManifestError):
-        replace(Manifest("os-core", 30, 10), **field)  # type: ignore[arg-type]
+        Manifest("os-core", 30, 10)._replace(**field)  # type: ignore[arg-type]
 
 
 def test_entries_that_are_the_same_are_taken_over() -> None:
@@ -285,7 +285,7 @@ def test_entries_that_are_the_same_are_taken_over() -> None:
     read = manifest.parse(manifest.serialize(new), "os-core", like=old.entries)
     assert read == new
     assert read.entries[0] is old.entries[0] and read.entries[1] is not old.entries[1]
-    moved = replace(new, entries=(Entry("F", "c" * 64, 20, "/a"), Entry("F", "b" * 64, 20, "/b")))
+    moved = new._replace(entries=(Entry("F", "c" * 64, 20, "/a"), Entry("F", "b" * 64, 20, "/b")))
     assert manifest.parse(manifest.serialize(moved), "os-core", like=old.entries) == moved
 
 

@@ -17,8 +17,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, NamedTuple, Protocol
 
 from swupd import paths
 from swupd.errors import ArchiveError
@@ -179,8 +178,7 @@ def _plain(name: str, content: bytes) -> bytes:
     return header(name, Node("/" + name, "F", stat.S_IFREG | 0o644, size=len(content))) + _padded(content)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """A run of pack members that are compressed together: (name, node, how to get the content)."""
 
     members: tuple[tuple[str, Node, Callable[[], bytes]], ...]
@@ -364,8 +362,7 @@ class Decompressed(io.RawIOBase):
                     raise ArchiveError("the archive is cut off")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """An object in a tar. Its node's path is meaningless; content is read once, before the next member."""
 
     name: str

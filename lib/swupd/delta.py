@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd.errors import ArchiveError
 
@@ -48,8 +48,7 @@ def parse_name(text: str) -> tuple[str, str] | None:
     return (found[1] or found[2], found[3]) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """sizes, encodings: of the blocks as they are stored: control, diff, extra. old, new: bytes of the two files.
 
     mode: st_mode of the new file with type bits.

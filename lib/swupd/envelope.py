@@ -15,8 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from swupd.errors import DocumentError
 from swupd.stream import is_digest
@@ -29,8 +28,7 @@ _MAX_SIGNATURES = 64
 _MAX_SIGNATURE_TEXT = 4096
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A document as it travels. signatures: (key id, signature), each key at most once."""
 
     role: str
@@ -50,7 +48,7 @@ class Envelope:
     def signed_by(self, holder: KeyHolder) -> Envelope:
         """The document with one signature more, or with that key's renewed."""
         others = tuple(pair for pair in self.signatures if pair[0] != holder.public.id)
-        return replace(self, signatures=(*others, (holder.public.id, holder.sign(self.signed))))
+        return self._replace(signatures=(*others, (holder.public.id, holder.sign(self.signed))))
 
 
 def serialize(envelope: Envelope) -> bytes:

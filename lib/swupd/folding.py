@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from swupd.errors import ArchiveError
 from swupd.stream import MAX_DELTA_RESULT, MIB
@@ -27,8 +26,7 @@ _LEVEL = 9
 """What `lz4 -l -9` takes, which builds of Linux call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(NamedTuple):
     """The header of a folded delta: bytes of the payload in the old file, in the new one when unfolded; its size."""
 
     old_start: int

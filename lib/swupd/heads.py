@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from swupd import envelope, jsontext
 from swupd.envelope import Envelope
@@ -18,8 +18,7 @@ UNDERSTOOD = frozenset[str]()
 """Names in `requires` that this code knows the meaning of."""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What is the newest release, said by whom is online.
 
     product: which devices it is for, "" for all. digest, length: SHA-256 and bytes of its MoM.
@@ -36,7 +35,7 @@ class Head:
     expires: datetime.datetime
     product: str = ""
     minimum: int = 1
-    rollout: Mapping[str, Any] = field(default_factory=dict)
+    rollout: Mapping[str, Any] = MappingProxyType({})
     requires: tuple[str, ...] = ()
 
 

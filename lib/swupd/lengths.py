@@ -14,7 +14,8 @@ A list of fullfiles has lines of the last kind only, with names below files/.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from swupd.errors import DocumentError
 from swupd.stream import MAX_FILE, MAX_PACK, MAX_VERSION, is_digest
@@ -23,16 +24,14 @@ _FIRST = "lengths\t1"
 _MAX_NAME = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
+class Length(NamedTuple):
     """Bytes of an object as it is stored, and of what it unpacks to."""
 
     stored: int
     unpacked: int
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """An object by SHA-256 and bytes."""
 
     digest: str
@@ -42,13 +41,12 @@ class Named:
         return f"{self.digest} {self.length}"
 
 
-@dataclass(frozen=True)
-class Lengths:
+class Lengths(NamedTuple):
     """releases: MoMs of the releases before, by version. files: lists of fullfiles, by version. objects: by name."""
 
-    releases: Mapping[int, Named] = field(default_factory=dict)
-    files: Mapping[int, Named] = field(default_factory=dict)
-    objects: Mapping[str, Length] = field(default_factory=dict)
+    releases: Mapping[int, Named] = MappingProxyType({})
+    files: Mapping[int, Named] = MappingProxyType({})
+    objects: Mapping[str, Length] = MappingProxyType({})
 
 
 def serialize(lengths: Lengths) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import ManifestError
+from swupd.values import Checked
 
 MOM = "MoM"
 FULL = "full"
@@ -22,8 +23,17 @@ _USUAL = frozenset({"F...", "D...", "L...", "M...", ".d..", ".g.."})
 _FLAGS = re.compile(r"[!-~]{4}")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class _Entry(NamedTuple):
+    kind: str
+    digest: str
+    version: int
+    name: str
+    status: str = "."
+    modifier: str = "."
+    misc: str = "."
+
+
+class Entry(Checked, _Entry):
     """One line of a manifest.
 
     kind: F file, D folder, L symlink, M manifest, "." none (deleted entries); other letters are foreign.
@@ -35,15 +45,9 @@ class Entry:
     name: an absolute path; for kind M a bundle's name.
     """
 
-    kind: str
-    digest: str
-    version: int
-    name: str
-    status: str = "."
-    modifier: str = "."
-    misc: str = "."
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         flags = self.kind + self.status + self.modifier + self.misc
         if flags not in _USUAL and (len(flags) != 4 or not _FLAGS.fullmatch(flags)):
             raise ManifestError(f"entry flags {flags!r} are not four characters")
@@ -78,18 +82,7 @@ class Entry:
         return self.status == "d"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """A bundle of a release; the MoM is the manifest named "MoM".
-
-    name: the bundle's name, or MoM, or full.
-    format: compatibility number of the stream.
-    version: the release in which it was written; previous: the version before, 0 if none.
-    minversion: no entry is older (MoM only), 0 if not set.
-    timestamp: Unix seconds. contentsize: bytes a device needs for the present entries.
-    extra: header keys that this code gives no meaning to, in order.
-    """
-
+class _Manifest(NamedTuple):
     name: str
     format: int
     version: int
@@ -100,9 +93,23 @@ class Manifest:
     includes: tuple[str, ...] = ()
     also_add: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
-    extra: tuple[tuple[str, str], ...] = field(default=())
+    extra: tuple[tuple[str, str], ...] = ()
 
-    def __post_init__(self) -> None:
+
+class Manifest(Checked, _Manifest):
+    """A bundle of a release; the MoM is the manifest named "MoM".
+
+    name: the bundle's name, or MoM, or full.
+    format: compatibility number of the stream.
+    version: the release in which it was written; previous: the version before, 0 if none.
+    minversion: no entry is older (MoM only), 0 if not set.
+    timestamp: Unix seconds. contentsize: bytes a device needs for the present entries.
+    extra: header keys that this code gives no meaning to, in order.
+    """
+
+    __slots__ = ()
+
+    def check(self) -> None:
         for number in (self.format, self.version):
             if type(number) is not int or not 0 < number < 2**31:
                 raise ManifestError(f"manifest {self.name} has the number {number!r} out of range")

@@ -14,10 +14,9 @@ import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate, repeat
 from operator import add
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import bsdiff4.core
 
@@ -38,8 +37,7 @@ _CONTROL_SLACK = 4096
 """Writers give up where the control block is larger than the new file and a few bytes (4.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patched:
+class Patched(NamedTuple):
     """What a delta makes: the new content and the metadata it carries (mode with type bits)."""
 
     content: bytes
@@ -48,8 +46,7 @@ class Patched:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(NamedTuple):
     """A delta that is opened: what it makes of an old file. chunks: the new content, to be read once."""
 
     size: int
@@ -93,24 +90,23 @@ def opened(
     return Patch(header.new, header.mode, header.uid, header.gid, _patched(header, control, added, extra, old))
 
 
-@dataclass
 class _Section:
     """A part of a file, read from its start to its end, whoever else reads the file."""
 
-    file: BinaryIO
-    at: int
-    left: int
+    def __init__(self, file: BinaryIO, at: int, left: int) -> None:
+        self.left = left
+        self._file, self._at = file, at
 
     def read(self, size: int) -> bytes:
         """At most so many bytes; none at the end. Raises ArchiveError where the file ends before."""
         wanted = min(size, self.left)
         if not wanted:
             return b""
-        self.file.seek(self.at)
-        data = self.file.read(wanted)
+        self._file.seek(self._at)
+        data = self._file.read(wanted)
         if len(data) != wanted:
             raise ArchiveError("the delta is cut off")
-        self.at += wanted
+        self._at += wanted
         self.left -= wanted
         return data
 
@@ -232,8 +228,7 @@ def _end(block: _Block | _Runs) -> None:
         raise ArchiveError("a block of the delta has a length that its control block contradicts")
 
 
-@dataclass(frozen=True, slots=True)
-class _Steps:
+class _Steps(NamedTuple):
     """Steps of a control block, one after another: each adds bytes to those of the old file, then copies some.
 
     places: where in the old file each begins, and where the next one does. adds: how many bytes each adds.

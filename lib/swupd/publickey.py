@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Verify = Callable[[bytes, bytes, bytes], bool]
 """Whether the key of a DER made a signature of some bytes: DER, signature, bytes."""
 
 
-@dataclass(frozen=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     """A public key. der: its SubjectPublicKeyInfo (RFC 5280, 4.1)."""
 
     der: bytes
-    verify: Verify = field(compare=False, repr=False)
+    verify: Verify
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and other.der == self.der
+
+    def __hash__(self) -> int:
+        return hash(self.der)
 
     @property
     def id(self) -> str:
@@ -27,8 +32,7 @@ class PublicKey:
         return self.verify(self.der, signature, data)
 
 
-@dataclass(frozen=True)
-class KeyHolder:
+class KeyHolder(NamedTuple):
     """Who can sign: a public key, and what turns bytes into its signature (a private key, an HSM, a command)."""
 
     public: PublicKey

@@ -11,8 +11,7 @@ import binascii
 import datetime
 import fnmatch
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swupd import envelope, jsontext
 from swupd.envelope import Envelope
@@ -33,16 +32,14 @@ _MAX_KEYS = 64
 _MAX_DELEGATIONS = 256
 
 
-@dataclass(frozen=True)
-class Role:
+class Role(NamedTuple):
     """Who may sign something: ids of keys, and how many of them must."""
 
     keys: tuple[str, ...]
     threshold: int = 1
 
 
-@dataclass(frozen=True)
-class Delegation:
+class Delegation(NamedTuple):
     """Bundles that others than the build sign.
 
     bundles: names or patterns (fnmatch). paths: prefixes below which such a bundle's files lie; each ends with "/".
@@ -69,8 +66,7 @@ class Delegation:
         return ""
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(NamedTuple):
     """Root number so-and-so. expires: the moment from which it is not believed any more.
 
     keys: by id. roles: by name; those of ROLES but BUILD are always there. Without BUILD no manifest needs a signature
@@ -81,7 +77,7 @@ class Root:
     expires: datetime.datetime
     keys: Mapping[str, PublicKey]
     roles: Mapping[str, Role]
-    delegations: tuple[Delegation, ...] = field(default=())
+    delegations: tuple[Delegation, ...] = ()
 
     def role_keys(self, role: Role) -> dict[str, PublicKey]:
         """The keys of a role."""

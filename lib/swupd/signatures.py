@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asn1crypto import cms
 from cryptography import x509
@@ -28,8 +27,7 @@ _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
 _MAX_CHAIN = 8
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """The certificates that a device believes in; the first is searched first for the signer."""
 
     certificates: tuple[x509.Certificate, ...]

@@ -6,11 +6,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import FolderError
+from swupd.values import Checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +24,7 @@ _MAX_ID = 2**32 - 1
 _KINDS = {stat.S_IFREG: "F", stat.S_IFDIR: "D", stat.S_IFLNK: "L"}
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """An object of a tree, with all that its digest covers except a file's content.
-
-    path: absolute, below the tree's root. kind: F, D or L.
-    mode: st_mode with type bits. size: bytes of a file, else 0.
-    target: what a symlink points to, else "".
-    xattrs: (name, value) sorted by the name's bytes.
-    """
-
+class _Node(NamedTuple):
     path: str
     kind: str
     mode: int
@@ -42,7 +34,19 @@ class Node:
     target: str = ""
     xattrs: tuple[tuple[str, bytes], ...] = ()
 
-    def __post_init__(self) -> None:
+
+class Node(Checked, _Node):
+    """An object of a tree, with all that its digest covers except a file's content.
+
+    path: absolute, below the tree's root. kind: F, D or L.
+    mode: st_mode with type bits. size: bytes of a file, else 0.
+    target: what a symlink points to, else "".
+    xattrs: (name, value) sorted by the name's bytes.
+    """
+
+    __slots__ = ()
+
+    def check(self) -> None:
         if self.kind not in {"F", "D", "L"}:
             raise ValueError(f"{self.path}: kind {self.kind!r}")
         if not 0 <= self.size < 2**63 or not (0 <= self.uid < _MAX_ID and 0 <= self.gid < _MAX_ID):
@@ -60,7 +64,7 @@ class Node:
 
     def without_xattrs(self) -> Node:
         """The same object as a client without xattrs sees it."""
-        return replace(self, xattrs=()) if self.xattrs else self
+        return self._replace(xattrs=()) if self.xattrs else self
 
 
 def file_node(path: str, permissions: int, size: int, uid: int = 0, gid: int = 0) -> Node:

@@ -121,9 +121,9 @@ def rewrite(
         known = manifest.parse(mom.read_bytes(), manifest.MOM)
         if any(e.name == bundle and e.version == version for e in known.entries):
             entries = tuple(
-                replace(e, digest=digest) if e.name == bundle and e.version == version else e for e in known.entries
+                e._replace(digest=digest) if e.name == bundle and e.version == version else e for e in known.entries
             )
-            write_manifest(www, known.version, replace(known, entries=entries))
+            write_manifest(www, known.version, known._replace(entries=entries))
             sign_mom(www, known.version, signer)
 
 

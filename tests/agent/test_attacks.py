@@ -6,7 +6,6 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -219,7 +218,7 @@ def test_a_signed_mom_whose_line_disagrees_with_the_manifest_does_not_pass(
 
     def older(mom: Manifest) -> Manifest:
         digest = hashing.digest_manifest(old)
-        return replace(mom, entries=tuple(replace(e, digest=digest) if e.name == "os-core" else e for e in mom.entries))
+        return mom._replace(entries=tuple(e._replace(digest=digest) if e.name == "os-core" else e for e in mom.entries))
 
     write_manifest(www, 20, manifest.parse(old, "os-core"))
     for delta in (www / "20").glob("Manifest-os-core-delta-from-*"):
@@ -253,7 +252,7 @@ def test_a_mom_signed_by_another_key_is_refused(device: Device, www: Path, tmp_p
 
 def test_a_changed_mom_with_its_old_signature_is_refused(device: Device, www: Path) -> None:
     signature = (www / "20/Manifest.MoM.sig").read_bytes()
-    rewrite(www, 20, "MoM", lambda mom: replace(mom, timestamp=1), None)
+    rewrite(www, 20, "MoM", lambda mom: mom._replace(timestamp=1), None)
     (www / "20/Manifest.MoM.sig").write_bytes(signature)
     before = device.tree()
     refused(device.follow(www).run("update"), 21, device, before)
@@ -290,7 +289,7 @@ def test_a_latest_that_is_not_signed_is_refused(device: Device, www: Path, tmp_p
 def test_a_tampered_manifest_in_the_cache_is_dropped_and_fetched_anew(device: Device) -> None:
     cached = device.cache / "manifest/10/Manifest.os-core"
     data = cached.read_bytes()
-    evil = replace(manifest.parse(data, "os-core"), entries=())
+    evil = manifest.parse(data, "os-core")._replace(entries=())
     cached.write_bytes(manifest.serialize(evil))
     done = device.ok("diagnose", "--picky")
     assert "does not verify" not in done.err or "os-core" in done.err
@@ -419,7 +418,7 @@ def test_a_signed_manifest_with_a_path_that_leads_out_is_refused(
 
     def renewed(mom: Manifest) -> Manifest:
         digest = hashing.digest_manifest(data)
-        return replace(mom, entries=tuple(replace(e, digest=digest) if e.name == "os-core" else e for e in mom.entries))
+        return mom._replace(entries=tuple(e._replace(digest=digest) if e.name == "os-core" else e for e in mom.entries))
 
     rewrite(www, 20, "MoM", renewed, published.signer)
     before = device.tree()
@@ -431,8 +430,8 @@ def test_a_release_with_a_file_below_a_symlink_is_refused_before_anything_change
 ) -> None:
     def through(found: Manifest) -> Manifest:
         link = next(e for e in found.entries if e.name == "/usr/share/demo/file-to-link")
-        extra = replace(link, name="/usr/share/demo/file-to-link/below", version=20)
-        return replace(found, entries=(*found.entries, extra))
+        extra = link._replace(name="/usr/share/demo/file-to-link/below", version=20)
+        return found._replace(entries=(*found.entries, extra))
 
     rewrite(www, 20, "os-core", through, published.signer)
     before = device.tree()
@@ -444,7 +443,7 @@ def test_bundles_that_disagree_about_a_path_are_refused(device: Device, www: Pat
         core = manifest.parse((www / "20/Manifest.os-core").read_bytes(), "os-core")
         tool = next(e for e in core.entries if e.name == "/usr/bin/tool")
         suid = next(e for e in core.entries if e.name == "/usr/bin/suid")
-        return replace(found, entries=(*found.entries, replace(tool, digest=suid.digest)))
+        return found._replace(entries=(*found.entries, tool._replace(digest=suid.digest)))
 
     rewrite(www, 20, "editors", other, published.signer)
     before = device.tree()

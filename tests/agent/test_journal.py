@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -146,7 +145,7 @@ def test_operations_cannot_be_wrong() -> None:
         {"number": -1},
     ):
         with pytest.raises(ValueError):
-            replace(good, **bad)
+            good._replace(**bad)
     for wrong in ({"id": "../x"}, {"areas": ()}, {"areas": ("/boot",)}, {"actions": ("rm -rf",)}):
         with pytest.raises(ValueError):
-            replace(Journal("0123456789abcdef", ("",), ()), **wrong)
+            Journal("0123456789abcdef", ("",), ())._replace(**wrong)

@@ -257,14 +257,14 @@ def test_malicious_mirror_is_not_always_the_first_one_asked(transport: Transport
 
 def test_slow_retrieval_ends_at_the_total_deadline(tmp_path: Path) -> None:
     ticks = itertools.count(0, 100)
-    patient = replace(QUICK, minimum_rate=0, deadline=3000.0, clock=lambda: float(next(ticks)))
+    patient = QUICK._replace(minimum_rate=0, deadline=3000.0, clock=lambda: float(next(ticks)))
     with server(trickles) as told, pytest.raises(DownloadError, match="too slowly"):
         Source(told.url, patient).read("x", LIMIT)
 
 
 def test_slow_retrieval_of_something_large_may_last_longer(tmp_path: Path) -> None:
     ticks = itertools.count(0, 1)
-    patient = replace(QUICK, minimum_rate=0, deadline=1.0, clock=lambda: float(next(ticks)))
+    patient = QUICK._replace(minimum_rate=0, deadline=1.0, clock=lambda: float(next(ticks)))
     with server(serves(DATA)) as told:
         assert Source(told.url, patient).read("x", LIMIT) == DATA
 
@@ -273,7 +273,7 @@ def test_slow_retrieval_of_something_large_may_last_longer(tmp_path: Path) -> No
 def test_slow_retrieval_by_a_head_without_end_is_given_up(tls: tuple[Path, Path], scheme: str) -> None:
     begin = time.monotonic()
     with server(trickles_its_head, tls=tls if scheme == "https" else None) as told:
-        source = Source(told.url, replace(QUICK, answer=0.3, tls_ca=tls[0]))
+        source = Source(told.url, QUICK._replace(answer=0.3, tls_ca=tls[0]))
         with pytest.raises((DownloadError, ServerUnreachable)):
             source.read("x", LIMIT)
         assert source.size("x") is None
@@ -318,7 +318,7 @@ def test_what_no_mirror_has_is_none(warned: list[str], tmp_path: Path) -> None:
 def test_only_the_last_mirror_is_asked_with_patience(warned: list[str]) -> None:
     slept: list[float] = []
     with servers(says(500), says(500)) as told, pytest.raises(DownloadError, match="500"):
-        mirrors(told, warned, replace(QUICK, retries=3, retry_delay=7.0, sleep=slept.append)).read("x", LIMIT)
+        mirrors(told, warned, QUICK._replace(retries=3, retry_delay=7.0, sleep=slept.append)).read("x", LIMIT)
     assert [len(t.requests) for t in told] == [1, 4] and slept == [7.0, 14.0, 28.0]
 
 

@@ -93,7 +93,7 @@ def test_a_server_that_recovers_is_asked_again_after_growing_waits(
 
 def test_a_server_that_stays_broken_is_given_up(transport: Transport, waits: Waits) -> None:
     with server(says(500)) as told, pytest.raises(DownloadError, match="500"):
-        Source(told.url, replace(transport, retries=5)).read("x", LIMIT)
+        Source(told.url, transport._replace(retries=5)).read("x", LIMIT)
     assert waits.slept == [10.0, 20.0, 40.0, 60.0, 60.0]
     assert len(told.requests) == 6
 
@@ -227,7 +227,7 @@ def test_a_resumed_download_has_the_same_limit(transport: Transport, tmp_path: P
 
 def test_a_trickle_is_given_up(transport: Transport, waits: Waits) -> None:
     ticks = itertools.count(0, 100)
-    slow = replace(transport, retries=1, clock=lambda: float(next(ticks)))
+    slow = transport._replace(retries=1, clock=lambda: float(next(ticks)))
 
     def trickle(request: Handler) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -313,7 +313,7 @@ def test_nobody_there_is_said_at_once(transport: Transport, waits: Waits) -> Non
 
 def test_a_server_that_hangs_up_is_said_so_in_plain_words(transport: Transport) -> None:
     with server(hangs_up) as told, pytest.raises(ServerUnreachable) as e:
-        Source(told.url, replace(transport, retries=0)).read("x", LIMIT)
+        Source(told.url, transport._replace(retries=0)).read("x", LIMIT)
     assert e.value.problem == f"no connection to {told.url}/x: Remote end closed connection without response"
 
 
@@ -336,7 +336,7 @@ def test_an_unknown_certificate_is_refused_at_once(transport: Transport, waits: 
 
 def test_a_certificate_that_was_named_is_believed(transport: Transport, tls: tuple[Path, Path]) -> None:
     with server(serves(DATA), tls=tls) as told:
-        assert Source(told.url, replace(transport, tls_ca=tls[0])).read("x", LIMIT) == DATA
+        assert Source(told.url, transport._replace(tls_ca=tls[0])).read("x", LIMIT) == DATA
 
 
 def test_the_environment_cannot_replace_the_certificate_that_was_named(
@@ -347,19 +347,19 @@ def test_the_environment_cannot_replace_the_certificate_that_was_named(
     with server(serves(DATA), tls=tls) as told:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls[0]))
         with pytest.raises(CertificateError):
-            Source(told.url, replace(transport, tls_ca=other)).read("x", LIMIT)
+            Source(told.url, transport._replace(tls_ca=other)).read("x", LIMIT)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
-        assert Source(told.url, replace(transport, tls_ca=tls[0])).read("x", LIMIT) == DATA
+        assert Source(told.url, transport._replace(tls_ca=tls[0])).read("x", LIMIT) == DATA
 
 
 def test_a_pin_is_held_against_the_certificate_as_well(transport: Transport, tls: tuple[Path, Path]) -> None:
-    pinned = replace(transport, tls_ca=tls[0])
+    pinned = transport._replace(tls_ca=tls[0])
     with server(serves(DATA), tls=tls) as told:
-        assert Source(told.url, replace(pinned, tls_pin=fingerprint(tls[0]))).read("x", LIMIT) == DATA
+        assert Source(told.url, pinned._replace(tls_pin=fingerprint(tls[0]))).read("x", LIMIT) == DATA
         with pytest.raises(CertificateError):
-            Source(told.url, replace(pinned, tls_pin="0" * 64)).read("x", LIMIT)
+            Source(told.url, pinned._replace(tls_pin="0" * 64)).read("x", LIMIT)
         with pytest.raises(CertificateError):
-            Source(told.url, replace(transport, tls_pin=fingerprint(tls[0]))).read("x", LIMIT)
+            Source(told.url, transport._replace(tls_pin=fingerprint(tls[0]))).read("x", LIMIT)
 
 
 def test_a_redirect_away_from_https_is_refused_even_where_it_comes_back(
@@ -368,14 +368,14 @@ def test_a_redirect_away_from_https_is_refused_even_where_it_comes_back(
     with server(serves(DATA)) as plain, server(redirects(plain.url), tls=tls) as told:
         for url in (told.url, told.url.replace("https", "HTTPS")):
             with pytest.raises(CertificateError, match="leads away from HTTPS"):
-                Source(url, replace(transport, tls_ca=tls[0])).read("x", LIMIT)
+                Source(url, transport._replace(tls_ca=tls[0])).read("x", LIMIT)
     with (
         server(serves(DATA), tls=tls) as safe,
         server(redirects(safe.url + "/y")) as plain,
         server(redirects(plain.url), tls=tls) as told,
         pytest.raises(CertificateError),
     ):
-        Source(told.url, replace(transport, tls_ca=tls[0])).read("x", LIMIT)
+        Source(told.url, transport._replace(tls_ca=tls[0])).read("x", LIMIT)
 
 
 def test_a_folder_is_read_like_a_server(transport: Transport, tmp_path: Path) -> None:

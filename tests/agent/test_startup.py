@@ -15,8 +15,10 @@ from tests.agent.misbehaving import folder, server
 from tests.trust.simulator import Trusting, publisher
 
 HEAVY = ("requests", "http", "ssl", "cryptography", "asn1crypto", "bsdiff4", "tarfile", "lz4", "hdiffpatch")
-UNUSED = ("hashlib", "hmac", "ctypes", "shutil", "typing")
+UNUSED = ("hashlib", "hmac", "ctypes", "shutil")
 """What only commands that hash or change something need."""
+COMPILING = ("dataclasses", "inspect", "ast")
+"""What no command needs: values are named tuples (docs/adr/0016)."""
 CHANGING = (
     *(f"swupd.agent.{name}" for name in ("changing", "fetch", "mirrors", "preparation", "transaction", "unpacker")),
     *("bsdiff4", "concurrent", "http", "json", "logging", "pickle", "shutil", "subprocess", "tarfile", "tempfile"),
@@ -67,7 +69,7 @@ def loaded(*words: str) -> set[str]:
 def test_info_loads_nothing_that_reads_streams(installed: Device, words: tuple[str, ...]) -> None:
     found = loaded(*words, "--path", str(installed.root), *installed.options())
     assert "argparse" in found
-    assert not found & {*HEAVY, *UNUSED}
+    assert not found & {*HEAVY, *UNUSED, *COMPILING}
 
 
 def test_help_loads_nothing_that_reads_streams() -> None:
@@ -85,7 +87,7 @@ def test_an_update_over_http_loads_no_library_for_it(device: Device, published: 
     with server(folder(published.www)) as told:
         words = (*replace(device, url=told.url).options(), "--allow-insecure-http")
         found = loaded("update", "--path", str(device.root), *words)
-    assert "http" in found and not found & {"requests", "urllib3", "idna", "certifi"}
+    assert "http" in found and not found & {"requests", "urllib3", "idna", "certifi", *COMPILING}
 
 
 def test_nothing_is_loaded_once_files_came_over_http_and_are_being_replaced(

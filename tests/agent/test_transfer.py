@@ -15,7 +15,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def test_one_connection_serves_many_requests(tls: tuple[Path, Path], scheme: str) -> None:
     ports: list[int] = []
     with server(from_ports(ports, serves(DATA)), tls=tls if scheme == "https" else None) as told:
-        source = Source(told.url, replace(ONCE, tls_ca=tls[0]))
+        source = Source(told.url, ONCE._replace(tls_ca=tls[0]))
         for name in ("a", "b", "c"):
             assert source.size(name) == len(DATA)
             assert source.read(name, LIMIT) == DATA
@@ -119,7 +118,7 @@ def test_each_thread_has_its_own_connection() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_hung_up_meanwhile_is_asked_anew(tls: tuple[Path, Path], scheme: str) -> None:
     with server(leaves(serves(DATA)), tls=tls if scheme == "https" else None) as told:
-        source = Source(told.url, replace(ONCE, tls_ca=tls[0]))
+        source = Source(told.url, ONCE._replace(tls_ca=tls[0]))
         for _ in range(3):
             assert source.read("x", LIMIT) == DATA
             time.sleep(0.02)
@@ -138,7 +137,7 @@ def test_a_server_that_hangs_up_on_new_connections_too_is_not_asked_for_ever() -
 def test_a_server_that_is_silent_on_a_kept_connection_is_not_asked_twice() -> None:
     silent = slowly(OK + b"X-Filler: ", b"x")
     with server(serves(DATA), silent) as told:
-        source = Source(told.url, replace(ONCE, answer=0.3))
+        source = Source(told.url, ONCE._replace(answer=0.3))
         assert source.read("x", LIMIT) == DATA
         with pytest.raises(DownloadError, match=r"takes too long|timed out"):
             source.read("y", LIMIT)
@@ -148,7 +147,7 @@ def test_a_server_that_is_silent_on_a_kept_connection_is_not_asked_twice() -> No
 def test_an_unread_body_ends_its_connection() -> None:
     ports: list[int] = []
     with server(from_ports(ports, says(500, b"long story" * 1000)), from_ports(ports, serves(DATA))) as told:
-        source = Source(told.url, replace(ONCE, retries=1, retry_delay=0.0))
+        source = Source(told.url, ONCE._replace(retries=1, retry_delay=0.0))
         assert source.read("x", LIMIT) == DATA
     assert len(set(ports)) == 2
 
@@ -184,7 +183,7 @@ def test_five_redirects_are_followed_and_no_more(status: int, tmp_path: Path) ->
         assert (tmp_path / "part").read_bytes() == DATA
     assert {r[2] for r in told.requests} == {"bytes=1000-"}
     with server(*hops(6, status)) as told, pytest.raises(DownloadError, match="from one address to the next"):
-        Source(told.url, replace(ONCE, retries=5)).read("x", LIMIT)
+        Source(told.url, ONCE._replace(retries=5)).read("x", LIMIT)
     assert len(told.requests) == 6
 
 
@@ -197,7 +196,7 @@ def test_what_is_no_redirect_is_not_followed(answer: Answer) -> None:
 
 def test_a_redirect_from_https_is_refused_before_anybody_else_is_asked(tls: tuple[Path, Path]) -> None:
     with server(serves(DATA)) as plain, server(says(302, Location=plain.url), tls=tls) as told:
-        source = Source(told.url, replace(ONCE, tls_ca=tls[0]))
+        source = Source(told.url, ONCE._replace(tls_ca=tls[0]))
         with pytest.raises(CertificateError, match="leads away from HTTPS"):
             source.read("x", LIMIT)
         with pytest.raises(CertificateError, match="leads away from HTTPS"):
@@ -277,7 +276,7 @@ def test_what_a_request_says_of_itself() -> None:
 def test_urls_are_taken_apart(url: str, scheme: str, host: str, port: int, server: str, target: str) -> None:
     found = address.parse(url)
     assert (found.scheme, found.host, found.port, found.server, found.target) == (scheme, host, port, server, target)
-    assert address.parse(found.url) == replace(found, login="")
+    assert address.parse(found.url) == found._replace(login="")
 
 
 @pytest.mark.parametrize(
@@ -372,7 +371,7 @@ def test_answers_that_say_wait_for_ever_are_given_up_in_time() -> None:
     begin = time.monotonic()
     waits = raw(forever=b"HTTP/1.1 100 Continue\r\n\r\n")
     with server(waits) as told, pytest.raises(DownloadError, match="takes too long"):
-        Source(told.url, replace(ONCE, answer=0.3)).read("x", LIMIT)
+        Source(told.url, ONCE._replace(answer=0.3)).read("x", LIMIT)
     assert time.monotonic() - begin < 5
 
 
@@ -504,7 +503,7 @@ def test_proxies_of_the_environment_are_asked(
         server(hears(heard, tunnels if scheme == "https" else serves(DATA))) as proxy,
     ):
         monkeypatch.setenv(variable, proxy.url.replace("http://", "http://me:s%40crt@"))
-        source = Source(told.url, replace(ONCE, tls_ca=tls[0]))
+        source = Source(told.url, ONCE._replace(tls_ca=tls[0]))
         assert source.read("20/x", LIMIT) == DATA
         assert source.size("20/x") == len(DATA)
     place = told.url.partition("://")[2]
@@ -524,7 +523,7 @@ def test_the_origin_hears_nothing_of_the_password_for_the_proxy(
     with server(hears(inside, serves(DATA)), tls=tls) as told, server(hears(heard, tunnels)) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url.replace("http://", "me:pw@"))
         url = told.url.replace("https://", "https://you:secret@")
-        assert Source(url, replace(ONCE, tls_ca=tls[0])).read("x", LIMIT) == DATA
+        assert Source(url, ONCE._replace(tls_ca=tls[0])).read("x", LIMIT) == DATA
     assert inside[0].get("Proxy-Authorization") is None and inside[0]["Authorization"] == basic("you:secret")
     assert heard[0].get("Authorization") is None and heard[0]["Proxy-Authorization"] == basic("me:pw")
 
@@ -589,7 +588,7 @@ def test_what_a_proxy_refuses_is_said_so(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv("http_proxy", named)
     with server(serves(DATA)) as told, pytest.raises(SwupdError):
-        Source(told.url, replace(ONCE, retries=3)).read("x", LIMIT)
+        Source(told.url, ONCE._replace(retries=3)).read("x", LIMIT)
     assert told.requests == []
 
 
@@ -597,7 +596,7 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, n
 def test_a_proxy_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
     with pytest.raises(ServerUnreachable, match="refused"):
-        Source(f"{scheme}://stream.example", replace(ONCE, retries=3)).read("x", LIMIT)
+        Source(f"{scheme}://stream.example", ONCE._replace(retries=3)).read("x", LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -621,7 +620,7 @@ def test_a_proxy_that_makes_no_tunnel_is_an_error(
     with server(serves(DATA), tls=tls) as told, server(answer) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises((ServerUnreachable, DownloadError, CertificateError)):
-            Source(told.url, replace(ONCE, tls_ca=tls[0], answer=0.5)).read("x", LIMIT)
+            Source(told.url, ONCE._replace(tls_ca=tls[0], answer=0.5)).read("x", LIMIT)
     assert told.requests == [] and len(proxy.requests) == 1
 
 
@@ -630,12 +629,12 @@ def fingerprint(certificate: Path) -> str:
 
 
 def test_ca_and_pin_hold_through_a_tunnel(monkeypatch: pytest.MonkeyPatch, tls: tuple[Path, Path]) -> None:
-    believed = replace(ONCE, tls_ca=tls[0])
+    believed = ONCE._replace(tls_ca=tls[0])
     with server(serves(DATA), tls=tls) as told, server(tunnels) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
-        assert Source(told.url, replace(believed, tls_pin=fingerprint(tls[0]))).read("x", LIMIT) == DATA
+        assert Source(told.url, believed._replace(tls_pin=fingerprint(tls[0]))).read("x", LIMIT) == DATA
         told.requests.clear()
-        for bad in (replace(believed, tls_pin="0" * 64), ONCE, replace(ONCE, tls_pin=fingerprint(tls[0]))):
+        for bad in (believed._replace(tls_pin="0" * 64), ONCE, ONCE._replace(tls_pin=fingerprint(tls[0]))):
             with pytest.raises(CertificateError):
                 Source(told.url, bad).read("x", LIMIT)
     assert told.requests == [], "nothing was asked of a server that is not the right one"
@@ -684,14 +683,14 @@ def test_a_certificate_of_another_name_or_time_is_refused(
 ) -> None:
     made = issue(name, common, days)
     with server(serves(DATA), tls=made) as told, pytest.raises(CertificateError):
-        Source(told.url, replace(ONCE, tls_ca=made[0])).read("x", LIMIT)
+        Source(told.url, ONCE._replace(tls_ca=made[0])).read("x", LIMIT)
     assert told.requests == []
 
 
 def test_a_name_that_is_no_alternative_name_does_not_count(issue: Callable[..., tuple[Path, Path]]) -> None:
     for made, good in ((issue("", common="localhost"), False), (issue("localhost"), True)):
         with server(serves(DATA), tls=made) as told:
-            source = Source(told.url.replace("127.0.0.1", "localhost"), replace(ONCE, tls_ca=made[0]))
+            source = Source(told.url.replace("127.0.0.1", "localhost"), ONCE._replace(tls_ca=made[0]))
             if good:
                 assert source.read("x", LIMIT) == DATA
                 continue
@@ -702,10 +701,10 @@ def test_a_name_that_is_no_alternative_name_does_not_count(issue: Callable[..., 
 def test_a_pinned_certificate_needs_no_name(issue: Callable[..., tuple[Path, Path]]) -> None:
     made = issue("other.example")
     with server(serves(DATA), tls=made) as told:
-        pinned = replace(ONCE, tls_ca=made[0], tls_pin=fingerprint(made[0]).upper())
+        pinned = ONCE._replace(tls_ca=made[0], tls_pin=fingerprint(made[0]).upper())
         assert Source(told.url, pinned).read("x", LIMIT) == DATA
         with pytest.raises(CertificateError, match="fingerprint"):
-            Source(told.url, replace(pinned, tls_pin=fingerprint(issue("127.0.0.1")[0]))).read("x", LIMIT)
+            Source(told.url, pinned._replace(tls_pin=fingerprint(issue("127.0.0.1")[0]))).read("x", LIMIT)
     assert len(told.requests) == 1
 
 
@@ -721,7 +720,7 @@ def test_the_system_s_cas_are_those_of_openssl_unless_others_are_named(
         monkeypatch.setenv("SSL_CERT_FILE", str(made[0]))
         assert Source(told.url, ONCE).read("x", LIMIT) == DATA
         with pytest.raises(CertificateError):
-            Source(told.url, replace(ONCE, tls_ca=other[0])).read("x", LIMIT)
+            Source(told.url, ONCE._replace(tls_ca=other[0])).read("x", LIMIT)
 
 
 @contextlib.contextmanager
@@ -761,10 +760,10 @@ def test_a_client_certificate_is_shown(
         return file
 
     with demanding(tls, mine[0]) as url:
-        plain = replace(ONCE, tls_ca=tls[0])
-        assert Source(url, replace(plain, client_certificate=both(mine, "mine"))).read("x", LIMIT) == b"body"
+        plain = ONCE._replace(tls_ca=tls[0])
+        assert Source(url, plain._replace(client_certificate=both(mine, "mine"))).read("x", LIMIT) == b"body"
         for bad in (None, both(other, "other"), both(secret, "secret"), mine[0], tmp_path / "none"):
             with pytest.raises((CertificateError, ServerUnreachable)):
-                Source(url, replace(plain, client_certificate=bad)).read("x", LIMIT)
+                Source(url, plain._replace(client_certificate=bad)).read("x", LIMIT)
         with pytest.raises(CertificateError):
-            Source(url, replace(plain, client_certificate=both(secret, "secret"))).read("x", LIMIT)
+            Source(url, plain._replace(client_certificate=both(secret, "secret"))).read("x", LIMIT)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,14 +59,14 @@ def test_without_a_trust_file_anything_well_formed_is_taken() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        replace(MOM, version=20),
-        replace(MOM, entries=()),
-        replace(MOM, entries=(replace(LINE, name="editors"),)),
-        replace(MOM, entries=(LINE, LINE)),
-        replace(MOM, entries=(LINE, replace(LINE, status="e"))),
-        replace(MOM, entries=(LINE, replace(LINE, name="MoM"))),
-        replace(MOM, entries=(LINE, replace(LINE, name="a b"))),
-        replace(MOM, entries=(replace(LINE, status="d"),)),
+        MOM._replace(version=20),
+        MOM._replace(entries=()),
+        MOM._replace(entries=(LINE._replace(name="editors"),)),
+        MOM._replace(entries=(LINE, LINE)),
+        MOM._replace(entries=(LINE, LINE._replace(status="e"))),
+        MOM._replace(entries=(LINE, LINE._replace(name="MoM"))),
+        MOM._replace(entries=(LINE, LINE._replace(name="a b"))),
+        MOM._replace(entries=(LINE._replace(status="d"),)),
     ],
     ids=["other version", "empty", "no os-core", "twice", "twice differently", "reserved", "odd name", "deleted"],
 )
@@ -77,7 +76,7 @@ def test_a_signed_mom_must_make_sense_too(odd: Manifest) -> None:
 
 
 def test_old_kinds_of_entries_do_not_matter() -> None:
-    odd = replace(MOM, entries=(LINE, replace(LINE, kind="I", name="os-core")))
+    odd = MOM._replace(entries=(LINE, LINE._replace(kind="I", name="os-core")))
     assert Verifier(None, NOW).mom(manifest.serialize(odd), None, 10).entry("os-core") == LINE
 
 
@@ -88,7 +87,7 @@ def test_a_bundles_manifest_must_be_the_one_that_the_mom_names() -> None:
     with pytest.raises(HashMismatch):
         trust.bundle(b"", LINE)
     with pytest.raises(ManifestError, match="says version 10 where 5"):
-        trust.bundle(DATA, replace(LINE, version=5))
+        trust.bundle(DATA, LINE._replace(version=5))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_latest_must_be_signed_unless_told_otherwise(verifier: Verifier, signer:
 
 @pytest.mark.parametrize("days", [-10_000, 10_000])
 def test_certificates_are_held_against_the_time(verifier: Verifier, signer: signing.Signer, days: int) -> None:
-    other = replace(verifier, now=NOW + datetime.timedelta(days=days))
+    other = verifier._replace(now=NOW + datetime.timedelta(days=days))
     with pytest.raises(SignatureError):
         other.check_trust_file()
     with pytest.raises(SignatureError):

@@ -109,9 +109,7 @@ def test_an_installation_from_fullfiles_is_the_published_tree(published: Path) -
     with root:
         for node in tree.scan(root):
             found, content = shipped.pop(node.path)
-            assert (
-                dataclasses.replace(found, path=node.path, mode=node.mode if node.kind == "L" else found.mode) == node
-            )
+            assert found._replace(path=node.path, mode=node.mode if node.kind == "L" else found.mode) == node
             assert content == b"".join(root.chunks(node) if node.kind == "F" else ())
     folders = {"/usr/share/clear/bundles"}
     assert set(shipped) - folders == {f"/usr/share/clear/bundles/{n}" for n in ("os-core", "editor", "other")}

@@ -7,7 +7,6 @@ import io
 import random
 import struct
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ FILE = file_node("/x", 0o644, 3)
         (FILE, folder_node("/x"), ["type: file -> folder"]),
         (FILE, file_node("/x", 0o4755, 3), ["mode: 0644 -> 4755"]),
         (FILE, file_node("/x", 0o644, 3, 1, 2), ["owner: 0:0 -> 1:2"]),
-        (FILE, replace(FILE, xattrs=(("user.a", b"1"),)), ["xattrs: user.a"]),
+        (FILE, FILE._replace(xattrs=(("user.a", b"1"),)), ["xattrs: user.a"]),
         (FILE, file_node("/x", 0o600, 4), ["mode: 0644 -> 0600", "size: 3 -> 4"]),
         (Node("/l", "L", 0o120777, target="a"), Node("/l", "L", 0o120777, target="b"), ["target: a -> b"]),
         (FILE, FILE, []),

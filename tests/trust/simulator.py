@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class Simulator:
         for more in changes.pop("more", ()):
             keys[more.public.id] = more.public
         made = Root(len(self.roots) + 1, self.now + 3650 * DAY, keys, roles, self.delegations)
-        return replace(made, **changes)
+        return made._replace(**changes)
 
     def signed_root(self, root: Root, by: Iterable[KeyHolder]) -> bytes:
         """A root's bytes."""
@@ -147,7 +147,7 @@ class Simulator:
         """The head for a release."""
         named = self.named(release)
         made = Head(30, release, named.digest, named.length, self.now, self.now + 14 * DAY, PRODUCT)
-        return replace(made, **changes)
+        return made._replace(**changes)
 
     def signed_head(self, head: Head, *by: KeyHolder) -> bytes:
         """A head's bytes."""

@@ -331,7 +331,7 @@ def fast_forwarded(device: Trusting, attacker: Attacker, simulator: Simulator) -
     """The keys of head and MoM were stolen, and the device has seen version 2147483647."""
     top = 2**31 - 1
     found = manifest.parse(simulator.mom(20), MOM)
-    data = manifest.serialize(replace(found, version=top))
+    data = manifest.serialize(found._replace(version=top))
     named = builders_named(data)
     attacker.answers(stream.manifest(top, MOM), data)
     attacker.answers(stream.signature(stream.manifest(top, MOM)), signing.sign(data, simulator.keys.release))
@@ -386,7 +386,7 @@ def test_mix_and_match_a_second_release_of_the_same_number(
 ) -> None:
     device.ok("update")
     found = manifest.parse(simulator.mom(20), MOM)
-    data = manifest.serialize(replace(found, timestamp=found.timestamp + 1))
+    data = manifest.serialize(found._replace(timestamp=found.timestamp + 1))
     named = builders_named(data)
     attacker.answers(
         stream.head(30), simulator.signed_head(simulator.head(20, digest=named.digest, length=named.length))
@@ -447,14 +447,14 @@ def evil_release(simulator: Simulator, version: int, mom: signing.Signer | None,
         digest = mac.hexdigest()
         (www / stream.fullfile(version, digest)).write_bytes(archive.fullfile(digest, node, EVIL))
         entries = tuple(
-            replace(e, digest=digest, version=version) if e.name == "/usr/bin/hello" else e for e in found.entries
+            e._replace(digest=digest, version=version) if e.name == "/usr/bin/hello" else e for e in found.entries
         )
-        return replace(found, entries=entries)
+        return found._replace(entries=entries)
 
     rewrite(www, version, "os-core", change, mom or stranger())
     signature = signing.sign(simulator.read(stream.manifest(version, "os-core")), build or stranger())
     simulator.put(stream.signature(stream.manifest(version, "os-core")), signature)
-    rewrite(www, version, MOM, lambda m: replace(m, extra=tuple(p for p in m.extra if p[0] != "lengths")), mom)
+    rewrite(www, version, MOM, lambda m: m._replace(extra=tuple(p for p in m.extra if p[0] != "lengths")), mom)
     if mom is None:
         simulator.put("20/Manifest.MoM.sig", signing.sign(simulator.mom(version), stranger()))
 

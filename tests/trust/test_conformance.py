@@ -60,7 +60,7 @@ def test_a_number_that_is_not_that_of_the_url_is_refused(
     simulator.publish_root(simulator.root(number=3))
     refused(device, ROOT)
     (simulator.www / "root/2.root").unlink()
-    wrong = manifest.serialize(replace(manifest.parse(simulator.mom(20), MOM), version=21))
+    wrong = manifest.serialize(manifest.parse(simulator.mom(20), MOM)._replace(version=21))
     named = heads.Named(__import__("hashlib").sha256(wrong).hexdigest(), len(wrong))
     attacker.answers(stream.manifest(20, MOM), wrong)
     attacker.answers("20/Manifest.MoM.sig", signing.sign(wrong, simulator.keys.release))
@@ -163,7 +163,7 @@ def test_a_wrong_signature_beside_enough_right_ones_does_no_harm(
     simulator.publish_root(simulator.root(groups={roots.HEAD: (simulator.keys.head, second)}))
     made = envelope.parse(simulator.read(stream.head(30)), heads.ROLE)
     wrong = (second.public.id, b"\0" * 64)
-    simulator.put(stream.head(30), envelope.serialize(replace(made, signatures=(wrong, *made.signatures))))
+    simulator.put(stream.head(30), envelope.serialize(made._replace(signatures=(wrong, *made.signatures))))
     recovers(device, attacker)
 
 

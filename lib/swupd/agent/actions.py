@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.agent.settings import below
@@ -16,8 +16,7 @@ _LDCONFIG = ("/usr/bin/ldconfig", "/usr/sbin/ldconfig", "/sbin/ldconfig")
 _SECONDS = 1800
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """A program to run and why; chroot: inside the tree instead of on this system."""
 
     command: tuple[str, ...]

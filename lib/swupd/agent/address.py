@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """One http or https URL.
 
     scheme: "http" or "https". host: a name, or an IP address without brackets. target: path and query, quoted.
@@ -72,4 +71,4 @@ def following(before: Address, location: str) -> Address:
     to = parse(urljoin(before.url, quote(location.encode("latin-1"), safe=_SAFE)))
     upgraded = (before.scheme, before.port, to.scheme, to.port) == ("http", 80, "https", 443)
     same = before.host == to.host and (upgraded or before.origin == to.origin)
-    return to if to.login or not same else replace(to, login=before.login)
+    return to if to.login or not same else to._replace(login=before.login)

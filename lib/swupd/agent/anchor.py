@@ -8,8 +8,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from swupd import heads, jsontext, roots
 from swupd.agent.trust import HERE, Checks, parse_mom
@@ -37,8 +37,7 @@ _KEPT_MOMS = 8
 _EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
-@dataclass(frozen=True)
-class Floors:
+class Floors(NamedTuple):
     """What a device has seen and does not go back behind.
 
     version: the highest that a head and its MoM named, 0 for none; digest: SHA-256 of that MoM.
@@ -52,7 +51,7 @@ class Floors:
     digest: str = ""
     signed: int = 0
     by: tuple[str, ...] = ()
-    moms: Mapping[int, Named] = field(default_factory=dict)
+    moms: Mapping[int, Named] = MappingProxyType({})
     ticked: int = 0
     boot: str = ""
     uptime: int = 0
@@ -63,7 +62,7 @@ class Floors:
 
     def ticking(self, boot: str, uptime: int) -> Floors:
         """These floors as they are to be kept at that moment."""
-        return replace(self, ticked=max(self.signed, self.at(boot, uptime)), boot=boot, uptime=uptime)
+        return self._replace(ticked=max(self.signed, self.at(boot, uptime)), boot=boot, uptime=uptime)
 
 
 def dump_floors(floors: Floors) -> bytes:
@@ -107,8 +106,7 @@ def _named(value: Any) -> Named:
     return found
 
 
-@dataclass(frozen=True)
-class Anchor:
+class Anchor(NamedTuple):
     """What is believed at a moment.
 
     clock: what the device's own clock shows, or the time stamp of its image, if that is later.
@@ -135,9 +133,9 @@ class Anchor:
         """
         root = roots.next_after(self.root, data, self.checks.key)
         if not set(self.floors.by) - set(root.roles[roots.HEAD].keys):
-            return replace(self, root=root)
-        floors = replace(self.floors, version=0, digest="", signed=0, by=(), ticked=0)
-        return replace(self, root=root, floors=floors, passed=_EPOCH)
+            return self._replace(root=root)
+        floors = self.floors._replace(version=0, digest="", signed=0, by=(), ticked=0)
+        return self._replace(root=root, floors=floors, passed=_EPOCH)
 
     def check_root(self) -> None:
         """Raises RootError where the root has expired and no newer one is to be had."""
@@ -250,10 +248,10 @@ class Anchor:
 
     def seen(self, head: Head, by: frozenset[str]) -> Anchor:
         """What is believed once the head and the MoM that it names agree: the floors are raised."""
-        floors = replace(
-            self.floors, version=head.version, digest=head.digest, signed=_seconds(head.issued), by=tuple(sorted(by))
+        floors = self.floors._replace(
+            version=head.version, digest=head.digest, signed=_seconds(head.issued), by=tuple(sorted(by))
         )
-        return replace(self, floors=floors, passed=max(self.passed, min(head.issued, head.expires)))
+        return self._replace(floors=floors, passed=max(self.passed, min(head.issued, head.expires)))
 
     def knows(self, version: int) -> Named | None:
         """The hash of a MoM that was believed before."""
@@ -263,7 +261,7 @@ class Anchor:
         """What is believed once a MoM was."""
         moms = {v: n for v, n in self.floors.moms.items() if v != version}
         kept = dict(list(moms.items())[-(_KEPT_MOMS - 1) :])
-        return replace(self, floors=replace(self.floors, moms={**kept, version: named}))
+        return self._replace(floors=self.floors._replace(moms={**kept, version: named}))
 
     def _signers(self, data: bytes, signature: bytes | None, role: Role) -> frozenset[str]:
         if not signature:

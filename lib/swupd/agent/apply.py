@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from swupd.agent import pending, transaction
 from swupd.agent.backend import TOP, obstacle
@@ -21,8 +21,7 @@ from swupd.errors import ApplyError, DiskSpace, WriteError, write_error
 from swupd.tree import Root
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What was done. written, removed: numbers of paths; kept: folders that stay because foreign files are in them.
 
     damaged: paths that the release has, which the change did not touch and which are missing or of another kind.
@@ -45,7 +44,7 @@ def apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: P
         if not how.exchange:
             raise
         # What a file system refuses to exchange (an overlay's lower folders) can be replaced piece by piece.
-        return _apply(made, staging, root, rule, progress, replace(how, exchange=False))
+        return _apply(made, staging, root, rule, progress, how._replace(exchange=False))
 
 
 def _apply(made: Plan, staging: Staging, root: Root, rule: XattrRule, progress: Progress, how: How) -> Outcome:
@@ -90,16 +89,16 @@ def _prepared(
     """Makes everything that a change needs, durably; gives damage that was seen, too. Raises what `apply` raises."""
     if how.exchange and _wants_exchange(made) and not obstacle(root):
         try:
-            return _with_shadow(Preparation(made, staging, root, rule, progress, how, kept, TOP))
+            return _with_shadow(lambda: Preparation(made, staging, root, rule, progress, how, kept, TOP))
         except Unable:
             pass
     return Preparation(made, staging, root, rule, progress, how, kept).run(), ()
 
 
-def _with_shadow(preparation: Preparation) -> tuple[Journal, tuple[str, ...]]:
+def _with_shadow(preparation: Callable[[], Preparation]) -> tuple[Journal, tuple[str, ...]]:
     for _ in range(2):
         with contextlib.suppress(Moved):
-            attempt = replace(preparation)
+            attempt = preparation()
             return attempt.run(), attempt.damaged
     raise ApplyError(
         f"something else changes files below {TOP} while the update is prepared",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from swupd import hashing, manifest, stream
@@ -46,28 +45,33 @@ class _Warns(Protocol):
     def warn(self, text: str) -> None: ...
 
 
-@dataclass
 class Catalog:
-    """Looks manifests up.
+    """Looks manifests up."""
 
-    cache: a plain Cache keeps nothing on disk (for --dry-run and commands that may run without root).
-    opener: gives what unpacks, the same each time.
-    chain: the way from the device's root of trust; None where certificates alone are believed.
-    """
+    def __init__(
+        self,
+        versions: Origin,
+        content: Origin,
+        verifier: trust.Verifier,
+        cache: Cache,
+        report: _Warns,
+        opener: Callable[[], Unpacks],
+        check_latest: bool = True,
+        chain: Chain | None = None,
+    ) -> None:
+        """cache: a plain Cache keeps nothing on disk (for --dry-run and commands that may run without root).
 
-    versions: Origin
-    content: Origin
-    verifier: trust.Verifier
-    cache: Cache
-    report: _Warns
-    opener: Callable[[], Unpacks]
-    check_latest: bool = True
-    chain: Chain | None = None
-    _like: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
-    """What each bundle's manifest that was read last holds."""
-    _threads: Callable[[], Executor] | None = None
-    _coming: dict[tuple[str, int], Future[bytes]] = field(default_factory=dict)
-    """Texts of manifests, by bundle and version, that are being read."""
+        opener: gives what unpacks, the same each time.
+        chain: the way from the device's root of trust; None where certificates alone are believed.
+        """
+        self.versions, self.content, self.verifier = versions, content, verifier
+        self.cache, self.report, self.opener = cache, report, opener
+        self.check_latest, self.chain = check_latest, chain
+        # What each bundle's manifest that was read last holds.
+        self._like: dict[str, tuple[Entry, ...]] = {}
+        self._threads: Callable[[], Executor] | None = None
+        # Texts of manifests, by bundle and version, that are being read.
+        self._coming: dict[tuple[str, int], Future[bytes]] = {}
 
     @property
     def unpacker(self) -> Unpacks:

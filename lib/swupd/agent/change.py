@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from swupd.agent import actions, ahead, fetch, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.ahead import Ahead
@@ -31,8 +31,7 @@ _SHRINKS = 3
 """About how much less a file takes when it is compressed: what a detour over several packs is held against."""
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """What a command wants.
 
     changes: what must be put and dropped.
@@ -58,13 +57,12 @@ class Wish:
     download_only: bool = False
     undo: bool = True
     trial: bool = False
-    share: float = field(default=0.2)
-    measure: Callable[[str], Length | None] = field(default=lambda _: None)
-    between: Between = field(default=lambda *_: ())
+    share: float = 0.2
+    measure: Callable[[str], Length | None] = lambda _: None
+    between: Between = lambda *_: ()
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What became of a wish. fetched: bytes that came from the server. failed: sentences about what had to follow."""
 
     plan: Plan

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from swupd import __version__, paths, program, stream
@@ -287,7 +286,7 @@ def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int
         from swupd.agent import checker  # noqa: PLC0415  info does without
 
         with checker.started() as checks:
-            return _call(options, replace(settings, checks=checks), report)
+            return _call(options, settings._replace(checks=checks), report)
     except SwupdError as e:
         report.error(str(e))
         return e.exit_code

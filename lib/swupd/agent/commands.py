@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from swupd.agent import actions, installed, pending, transaction
@@ -48,7 +47,7 @@ def update(options: Options, settings: Settings, report: Report) -> int:
         report.say(f"The update format is now {following}; the update goes on in it.")
         if settings.root == Path("/"):
             _run_new_agent(report)
-        settings = replace(settings, format=following)
+        settings = settings._replace(format=following)
     return 0
 
 
@@ -146,11 +145,11 @@ def repair(options: Options, settings: Settings, report: Report) -> int:
     tell_problems(report, before)
     if settings.dry_run:
         return 0
-    if after.count:
+    if after.total:
         some = ", ".join((*after.missing, *after.modified, *after.extra)[:5])
-        raise Incomplete(f"{after.count} problems are left: {some}", "See what is in their way, then repair again.")
+        raise Incomplete(f"{after.total} problems are left: {some}", "See what is in their way, then repair again.")
     _tell(report, result)
-    report.say(f"{before.count} problems repaired." if before.count else "There was nothing to repair.")
+    report.say(f"{before.total} problems repaired." if before.total else "There was nothing to repair.")
     return _end(result.failed)
 
 
@@ -168,7 +167,7 @@ def os_install(options: Options, settings: Settings, report: Report) -> int:
         raise InvalidOption("the folder to install into is missing", "Name it: swupd os-install FOLDER")
     with tempfile.TemporaryDirectory() as empty:
         if settings.dry_run and not settings.root.is_dir():
-            settings = replace(settings, root=Path(empty))
+            settings = settings._replace(root=Path(empty))
         prepare_install(settings)
         with changing(settings, report) as session:
             version = (

@@ -14,7 +14,6 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from swupd.agent.address import Address
@@ -35,18 +34,16 @@ class Untrusted(OSError):
     """The other side is not, or cannot be shown to be, who it should be."""
 
 
-@dataclass(frozen=True)
 class Tls:
-    """Whom to believe.
+    """Whom to believe."""
 
-    ca: PEM file with the CA, or the server's own certificate, to believe instead of the system's CAs.
-    pin: SHA-256 of the server's certificate in hex, or "": then that must be it, whatever names are in it.
-    client: PEM file with key and certificate to show, or None.
-    """
+    def __init__(self, ca: Path | None = None, pin: str = "", client: Path | None = None) -> None:
+        """ca: PEM file with the CA, or the server's own certificate, to believe instead of the system's CAs.
 
-    ca: Path | None = None
-    pin: str = ""
-    client: Path | None = None
+        pin: SHA-256 of the server's certificate in hex, or "": then that must be it, whatever names are in it.
+        client: PEM file with key and certificate to show, or None.
+        """
+        self.ca, self.pin, self.client = ca, pin, client
 
     @functools.cached_property
     def context(self) -> ssl.SSLContext:

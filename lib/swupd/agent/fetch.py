@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from types import MappingProxyType
+from typing import BinaryIO, NamedTuple
 
 from swupd import delta, folding, stream
 from swupd.agent.arriving import Arrival
@@ -37,8 +37,7 @@ _LARGE_DELTA = 128 * stream.KIB
 _LARGE_FILE = 8 * stream.MIB
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The largest sizes that a release allows.
 
     file: of one object, pack: of a bundle's pack unpacked, where nobody has signed a size. measure: what was signed.
@@ -62,30 +61,34 @@ class Limits:
             )
 
 
-@dataclass
 class Fetcher:
-    """Fills staging.
+    """Fills staging."""
 
-    owned: entries that are expected on the device, whose files serve as delta sources.
-    seen: files that were hashed already, by their digests.
-    """
+    def __init__(
+        self,
+        source: Origin,
+        state: State,
+        root: Root,
+        rule: XattrRule,
+        owned: Iterable[Entry],
+        limits: Limits,
+        parallel: int,
+        report: Report,
+        unpacker: Unpacks | None = None,
+        seen: Mapping[str, Node] = MappingProxyType({}),
+    ) -> None:
+        """owned: entries that are expected on the device, whose files serve as delta sources.
 
-    source: Origin
-    state: State
-    root: Root
-    rule: XattrRule
-    owned: Iterable[Entry]
-    limits: Limits
-    parallel: int
-    report: Report
-    unpacker: Unpacks = field(default_factory=Here)
-    seen: Mapping[str, Node] = field(default_factory=dict)
-    _by_digest: dict[str, str] = field(default_factory=dict)
-    _further: dict[str, list[str]] = field(default_factory=dict)
-    """Where one content has several paths: those after the first."""
-
-    def __post_init__(self) -> None:
-        for entry in self.owned:
+        seen: files that were hashed already, by their digests.
+        """
+        self.source, self.state, self.root, self.rule = source, state, root, rule
+        self.limits, self.parallel, self.report = limits, parallel, report
+        self.unpacker = unpacker or Here()
+        self.seen = seen
+        self._by_digest: dict[str, str] = {}
+        # Where one content has several paths: those after the first.
+        self._further: dict[str, list[str]] = {}
+        for entry in owned:
             if entry.present and self._by_digest.setdefault(entry.digest, entry.name) is not entry.name:
                 self._further.setdefault(entry.digest, []).append(entry.name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd import tree
 from swupd.agent import plan
@@ -21,8 +21,7 @@ from swupd.manifest import Entry, Manifest
 DIAGNOSE_STEPS = ("load_manifests", "check_files_hash", "remove_extra_files")
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(NamedTuple):
     """What diagnose and repair look at.
 
     version: 0 for the installed one. bundles: only these and what they include, empty for all installed.
@@ -41,8 +40,7 @@ class Scope:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Problems:
+class Problems(NamedTuple):
     """What diagnose found, as paths."""
 
     missing: tuple[str, ...] = ()
@@ -50,7 +48,7 @@ class Problems:
     extra: tuple[str, ...] = ()
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many."""
         return len(self.missing) + len(self.modified) + len(self.extra)
 

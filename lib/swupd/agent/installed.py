@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from swupd.agent import plan
@@ -179,7 +178,7 @@ def bundle_remove(
         mount_points(session),
     )
     wish = Wish(changes, {}, {}, remaining, _versions(remaining), xattr_rule(mom), bundles=tuple(sorted(doomed)))
-    scriptless = replace(session, settings=replace(session.settings, scripts=False))
+    scriptless = session._replace(settings=session.settings._replace(scripts=False))
     result = carry_out(scriptless, wish, steps)
     if session.state is not None:
         session.state.untrack(doomed)
@@ -279,7 +278,7 @@ def repair(session: Session, scope: Scope) -> tuple[Problems, Problems, Result]:
         _versions(found),
         rule,
         tuple(sorted(found)),
-        boot_always=bool(before.count),
+        boot_always=bool(before.total),
         measure=partial(session.catalog.measure, mom),
     )
     result = carry_out(session, wish, steps)

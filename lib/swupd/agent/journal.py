@@ -19,10 +19,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import ApplyError
+from swupd.values import Checked
 
 _FIRST = "swupd-transaction 1 "
 _WORDS = {"add": 0, "put": 0, "drop": 0, "swap": 2, "meta": 4, "xattr": 3, "sync": 0}
@@ -33,8 +34,15 @@ _CORE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Op:
+class _Op(NamedTuple):
+    kind: str
+    area: str = ""
+    number: int = 0
+    path: str = ""
+    words: tuple[str, ...] = ()
+
+
+class Op(Checked, _Op):
     """One step, which can be done twice without harm, and undone.
 
     add: new/N goes where nothing is. put: new/N replaces a file or link, of which old/N is a second name.
@@ -45,13 +53,9 @@ class Op:
     sync: everything before is durable before anything after it is done.
     """
 
-    kind: str
-    area: str = ""
-    number: int = 0
-    path: str = ""
-    words: tuple[str, ...] = ()
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if len(self.words) != _WORDS.get(self.kind, -1) or self.number < 0 or not all(self.words):
             raise ValueError(f"operation {self.kind} {self.words}")
         if self.kind == "swap" and not (self.words[0] in {"F", "L", "D"} and self.words[1].isdecimal()):
@@ -72,17 +76,20 @@ class Op:
         return f"{self.area}/{paths.RESERVED}/old/{self.number}"
 
 
-@dataclass(frozen=True)
-class Journal:
-    """A change. id: hex digits; areas: "" or the paths of mount points; actions: what runs after it."""
-
+class _Journal(NamedTuple):
     id: str
     areas: tuple[str, ...]
     ops: tuple[Op, ...]
     keep: bool = False
     actions: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+
+class Journal(Checked, _Journal):
+    """A change. id: hex digits; areas: "" or the paths of mount points; actions: what runs after it."""
+
+    __slots__ = ()
+
+    def check(self) -> None:
         if not re.fullmatch("[0-9a-f]{8,64}", self.id):
             raise ValueError(f"id {self.id!r}")
         if "" not in self.areas or not {op.area for op in self.ops} <= set(self.areas):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from swupd import paths, stream
@@ -116,8 +115,8 @@ def diagnose(options: Options, settings: Settings, report: Report) -> int:
     with reading(settings, report) as session:
         problems = health.diagnose(session, scope(options))
     tell_problems(report, problems)
-    report.say(f"{problems.count} problems found." if problems.count else "The installation is as it was published.")
-    return 1 if problems.count else 0
+    report.say(f"{problems.total} problems found." if problems.total else "The installation is as it was published.")
+    return 1 if problems.total else 0
 
 
 def tell_problems(report: Report, problems: Problems) -> None:
@@ -152,7 +151,7 @@ def mirror(options: Options, settings: Settings, report: Report) -> int:
         if options.set and not options.mirror_url:
             raise InvalidOption("the mirror's URL is missing", "Give it: swupd mirror --set URL")
         if options.set:
-            replace(settings, version_url=options.mirror_url, content_url=options.mirror_url).urls()
+            settings._replace(version_url=options.mirror_url, content_url=options.mirror_url).urls()
         for file in files if not settings.dry_run else ():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)

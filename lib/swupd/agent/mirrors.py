@@ -10,7 +10,6 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,17 +20,14 @@ T = TypeVar("T")
 _FAULTS = (DownloadError, ServerUnreachable, CertificateError)
 
 
-@dataclass(eq=False)
 class _Mirror:
-    """hasty: gives up at the first failure. patient: the same server, asked again and again.
+    """blamed: nothing more is asked of it while there are others. failed: names that it did not give or gave wrong."""
 
-    blamed: nothing more is asked of it while there are others. failed: names that it did not give or gave wrong.
-    """
-
-    hasty: Source
-    patient: Source
-    blamed: bool = False
-    failed: set[str] = field(default_factory=set)
+    def __init__(self, hasty: Source, patient: Source) -> None:
+        """hasty: gives up at the first failure. patient: the same server, asked again and again."""
+        self.hasty, self.patient = hasty, patient
+        self.blamed = False
+        self.failed: set[str] = set()
 
 
 class Mirrors:
@@ -41,7 +37,7 @@ class Mirrors:
         self, urls: Sequence[str], transport: Transport, rng: random.Random, warn: Callable[[str], None]
     ) -> None:
         """urls: the one that the cache is named after first; that has no other meaning."""
-        hasty = replace(transport, retries=0)
+        hasty = transport._replace(retries=0)
         self._mirrors = [_Mirror(Source(url, hasty), Source(url, transport)) for url in dict.fromkeys(urls)]
         self.url = self._mirrors[0].hasty.url
         self._order = rng.sample(self._mirrors, len(self._mirrors))

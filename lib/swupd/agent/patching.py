@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from swupd import folding, stream
 from swupd.archive import Member
@@ -29,8 +28,7 @@ Unfolding = Callable[[bytes, BinaryIO], AbstractContextManager[Iterator[bytes]]]
 """What unfolds a file as the header of a delta says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A delta that shall be applied.
 
     digest: of what it makes. old: what to apply it to, with its size and xattrs in source. opened: closes both files.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import Refused
@@ -15,8 +15,7 @@ STATE = re.compile(r"commit\.[1-9]|back|done|undone")
 _TRIAL = re.compile(r"trial\.(\d+)\.([0-9a-z-]*)")
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """What a tree's folder says. state: "" for nothing, else the journal's name without the number.
 
     boots: how many boots are left to confirm, None where nobody waits for that. pending: actions did not run yet.

@@ -7,7 +7,7 @@ bundles taken together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import ApplyError, ManifestError
@@ -22,8 +22,7 @@ _LEVELS: tuple[tuple[str, str], ...] = (
 """(own level, levels there are) of each optimisation code (2.4): 2 AVX2, 5 AVX-512, A APX."""
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(NamedTuple):
     """What a command wishes, before anybody looked at the disk.
 
     put: entries that must be as the release has them. drop: paths that must go.
@@ -33,8 +32,7 @@ class Changes:
     drop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What was found on disk for a set of changes.
 
     digests: for each path the digests that what is there may go by; empty for none.
@@ -47,8 +45,7 @@ class Facts:
     below: Mapping[str, frozenset[str]]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Steps in the order in which they are carried out.
 
     write: entries to put in place, parents before children, the file that tells the version last.
@@ -246,8 +243,7 @@ def look_at(changes: Changes) -> tuple[str, ...]:
     return tuple(sorted(asked, key=paths.encode))
 
 
-@dataclass(frozen=True)
-class Pack:
+class Pack(NamedTuple):
     """A pack to ask for. from_version 0: the bundle whole."""
 
     bundle: str

@@ -11,8 +11,8 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from swupd import paths
 from swupd.agent import journal, plan, syscalls
@@ -41,8 +41,7 @@ class Staging(Protocol):
     def settle(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class How:
+class How(NamedTuple):
     """keep: undo stays after the change. trial: boots within which it must be confirmed, 0 for none.
 
     actions: words for what has to run afterwards. exchange: whether the folder /usr may be exchanged as a whole.
@@ -53,7 +52,7 @@ class How:
     trial: int = 0
     actions: tuple[str, ...] = ()
     exchange: bool = True
-    wanted: Mapping[str, Entry] = field(default_factory=dict)
+    wanted: Mapping[str, Entry] = MappingProxyType({})
     take: Take = lambda *_: None
 
 
@@ -98,18 +97,23 @@ class Areas:
         return self._known[path]
 
 
-@dataclass
 class Preparation:
-    """The work before a change. top: the folder that gets a shadow, "" for none."""
+    """The work before a change."""
 
-    plan: Plan
-    staging: Staging
-    root: Root
-    rule: XattrRule
-    progress: Progress
-    how: How
-    kept: tuple[str, ...]
-    top: str = ""
+    def __init__(
+        self,
+        plan: Plan,
+        staging: Staging,
+        root: Root,
+        rule: XattrRule,
+        progress: Progress,
+        how: How,
+        kept: tuple[str, ...],
+        top: str = "",
+    ) -> None:
+        """top: the folder that gets a shadow, "" for none."""
+        self.plan, self.staging, self.root, self.rule = plan, staging, root, rule
+        self.progress, self.how, self.kept, self.top = progress, how, kept, top
 
     def run(self) -> Journal:
         """Makes everything; gives the journal. Raises Unable, Moved, OSError, HashMismatch, ApplyError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd.agent import settings as device
 from swupd.agent.catalog import closure
@@ -15,8 +15,7 @@ from swupd.errors import InvalidBundle, InvalidOption, ServerUnreachable
 from swupd.manifest import Manifest
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """A bundle in a list. status: "installed", "explicitly installed" or "" ; experimental: as the MoM says."""
 
     name: str

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swupd.agent.plan import Pack
 
 MOST_HOPS = 10
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):
     """A pack, by which name the server has it, and its bytes; None where the server has none or does not say."""
 
     pack: Pack

@@ -7,9 +7,8 @@ import datetime
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from swupd import paths, stream
 from swupd.agent import pending, trust
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 _CLIENT_CERTIFICATE = "/etc/swupd/client.pem"
 
 
-@dataclass
-class Session:
+class Session(NamedTuple):
     """What every command that looks at a stream works with. state: None where nothing may be written."""
 
     settings: Settings

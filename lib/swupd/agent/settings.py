@@ -7,12 +7,13 @@ URLs and format, the files of swupd-client 7.0.0 (stream format, 6.1). Reads fil
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.errors import SettingsError, VersionUnknown
 from swupd.stream import MAX_VERSION, is_digest
+from swupd.values import Checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,28 +30,14 @@ DEFAULT_PICKY_WHITELIST = "/usr/lib/modules|/usr/lib/kernel|/usr/local|/usr/src"
 _FORBIDDEN_STATE = frozenset({"/", "/var", "/usr"})
 
 
-@dataclass(frozen=True)
-class Mirror:
+class Mirror(NamedTuple):
     """A further URL of the stream. place: where it was named."""
 
     url: str
     place: str
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a command needs to know.
-
-    root: the tree that is worked on. version_url, content_url: "" where none is known.
-    mirrors: further URLs that hold the same stream, both version files and content.
-    format: a positive number as text, or "staging". data_dir, cache_dir: where state and cache live.
-    certificate: trust file for signatures, or None where there is none.
-    root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
-    retry_delay: seconds before the first retry. parallel: downloads at a time.
-    keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
-    checks: who says whether signatures are right, None for this process.
-    """
-
+class _Settings(NamedTuple):
     root: Path = Path("/")
     version_url: str = ""
     content_url: str = ""
@@ -79,7 +66,23 @@ class Settings:
     dry_run: bool = False
     checks: Checks | None = None
 
-    def __post_init__(self) -> None:
+
+class Settings(Checked, _Settings):
+    """Everything that a command needs to know.
+
+    root: the tree that is worked on. version_url, content_url: "" where none is known.
+    mirrors: further URLs that hold the same stream, both version files and content.
+    format: a positive number as text, or "staging". data_dir, cache_dir: where state and cache live.
+    certificate: trust file for signatures, or None where there is none.
+    root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
+    retry_delay: seconds before the first retry. parallel: downloads at a time.
+    keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
+    checks: who says whether signatures are right, None for this process.
+    """
+
+    __slots__ = ()
+
+    def check(self) -> None:
         for folder in (self.data_dir, self.cache_dir):
             if not folder.is_absolute() or str(folder) in _FORBIDDEN_STATE or ".." in folder.parts:
                 raise SettingsError(f"{folder} cannot be a state folder", f"Use a folder of its own, such as {STATE}.")

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from swupd import paths
 from swupd.agent.objects import finish
@@ -25,8 +25,7 @@ Make = Callable[[Entry, int, bytes], Node]
 """Makes an entry's object under a name in an open folder, complete but for a folder's metadata, which it gives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(NamedTuple):
     """A folder that was linked beforehand. name: where. right, seen: as a shadow has them."""
 
     path: str
@@ -39,32 +38,37 @@ Take = Callable[[str, int, bytes], Linked | None]
 """Gives a folder that was linked beforehand a name in an open folder, by its path; None where there is none."""
 
 
-@dataclass
 class Shadow:
     """What becomes of a folder.
 
-    top: the folder's path. write: entries at or below it. gone: paths that are left out, with all that is in them.
-    keep_xattrs: folders keep the attributes that the release does not mention.
-    wanted: what the release has, by path, to be compared with what is there.
-    take: folders in which nothing changes, as far as they were linked beforehand.
+    Once it is built, right: at how many paths below the top there is what is wanted, as far as kinds tell;
+    replaced: entries in the place of folders that were left out; seen: how each folder was when its names were read.
     """
 
-    root: Root
-    top: str
-    write: Iterable[Entry]
-    gone: frozenset[str]
-    make: Make
-    keep_xattrs: bool
-    wanted: Mapping[str, Entry]
-    take: Take = lambda *_: None
-    right: int = 0
-    """Once it is built: at how many paths below the top there is what is wanted, as far as kinds tell."""
-    replaced: list[Entry] = field(default_factory=list)
-    """Then: entries in the place of folders that were left out."""
-    seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Then: how each folder was when its names were read."""
-    _below: dict[str, dict[str, Entry]] = field(default_factory=dict)
-    _touched: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        root: Root,
+        top: str,
+        write: Iterable[Entry],
+        gone: frozenset[str],
+        make: Make,
+        keep_xattrs: bool,
+        wanted: Mapping[str, Entry],
+        take: Take = lambda *_: None,
+    ) -> None:
+        """top: the folder's path. write: entries at or below it. gone: paths left out, with all that is in them.
+
+        keep_xattrs: folders keep the attributes that the release does not mention.
+        wanted: what the release has, by path, to be compared with what is there.
+        take: folders in which nothing changes, as far as they were linked beforehand.
+        """
+        self.root, self.top, self.write, self.gone = root, top, write, gone
+        self.make, self.keep_xattrs, self.wanted, self.take = make, keep_xattrs, wanted, take
+        self.right = 0
+        self.replaced: list[Entry] = []
+        self.seen: dict[str, tuple[int, ...]] = {}
+        self._below: dict[str, dict[str, Entry]] = {}
+        self._touched: set[str] = set()
 
     def build(self, fd: int, name: bytes) -> int:
         """Makes the shadow under a name in an open folder; gives its inode number. Raises OSError, ApplyError."""

@@ -11,9 +11,8 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from swupd.errors import ApplyError, DownloadError, ServerUnreachable, SwupdError, Temporary, write_error
 
@@ -37,8 +36,7 @@ class _TooLarge(DownloadError):
     """More bytes than allowed: what came is of no use."""
 
 
-@dataclass(frozen=True)
-class Transport:
+class Transport(NamedTuple):
     """How to reach a server.
 
     retries: how often a failed request is repeated; retry_delay: seconds before the first, doubled each time.

@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from swupd import tree
 from swupd.agent.objects import XattrRule, create, digests, finish, named, remove
@@ -35,15 +33,14 @@ _IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
 """What renaming fails with where an object of another kind has the name."""
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where things lie. url: content URL, part of the cache's name as in 6.2."""
 
     data: Path
     cache: Path
     url: str
 
-    @functools.cached_property
+    @property
     def here(self) -> Path:
         """The cache of this URL."""
         return self.cache / "cache" / re.sub("[:/]", "_", self.url)

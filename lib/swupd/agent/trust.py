@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from swupd import hashing, manifest, stream
 from swupd.errors import HashMismatch, InvalidOption, ManifestError, MomError, ServerUnreachable, SignatureError
@@ -58,8 +57,7 @@ class Here:
 HERE = Here()
 
 
-@dataclass(frozen=True)
-class Verifier:
+class Verifier(NamedTuple):
     """Checks what a stream sends.
 
     trust_pem: the trust file's bytes; None where the user switched signatures off.

@@ -325,7 +325,7 @@ def _write_manifest_deltas(draft: Draft) -> None:
 
 def _write_mom(draft: Draft, lengths: Named) -> None:
     mom = draft.release.mom
-    mom = replace(mom, extra=(*mom.extra, (stream.LENGTHS_KEY, str(lengths))))
+    mom = mom._replace(extra=(*mom.extra, (stream.LENGTHS_KEY, str(lengths))))
     data = manifest.serialize(mom)
     others = []
     if draft.signer is not None:

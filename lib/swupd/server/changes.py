@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from swupd import hashing, paths
 from swupd.errors import InvalidFile, InvalidOption
@@ -224,7 +224,7 @@ def full(release: Release, contents: Mapping[str, Sequence[Node]]) -> Manifest:
         previous=mom.previous,
         timestamp=mom.timestamp,
         contentsize=_contentsize(distinct.values(), mom.format),
-        entries=ordered(replace(entry, misc=".") if entry.misc != "." else entry for entry in found.values()),
+        entries=ordered(entry._replace(misc=".") if entry.misc != "." else entry for entry in found.values()),
     )
 
 

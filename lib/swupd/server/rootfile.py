@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from swupd import envelope, roots, stream
@@ -42,7 +41,7 @@ def checked(root: Root) -> Root:
 
 def rotated(root: Root, expires: datetime.datetime) -> Root:
     """The next one, with the same keys."""
-    return replace(root, number=root.number + 1, expires=expires)
+    return root._replace(number=root.number + 1, expires=expires)
 
 
 def with_keys(root: Root, role: str, keys: Iterable[PublicKey]) -> Root:
@@ -50,7 +49,7 @@ def with_keys(root: Root, role: str, keys: Iterable[PublicKey]) -> Root:
     before = root.roles.get(role, Role((), 1))
     added = {k.id: k for k in keys}
     names = tuple(dict.fromkeys((*before.keys, *added)))
-    return checked(replace(root, keys={**root.keys, **added}, roles={**root.roles, role: replace(before, keys=names)}))
+    return checked(root._replace(keys={**root.keys, **added}, roles={**root.roles, role: before._replace(keys=names)}))
 
 
 def without_key(root: Root, role: str, name: str) -> Root:
@@ -63,21 +62,21 @@ def without_key(root: Root, role: str, name: str) -> Root:
             "Give the key's PEM file, or 8 digits of its id or more (swupd-server root show).",
         )
     left = tuple(k for k in before.keys if k != found[0])
-    roles = {**root.roles, role: replace(before, keys=left)}
+    roles = {**root.roles, role: before._replace(keys=left)}
     if not left and role == roots.BUILD:
         del roles[role]
-    return checked(_tidied(replace(root, roles=roles)))
+    return checked(_tidied(root._replace(roles=roles)))
 
 
 def with_threshold(root: Root, role: str, threshold: int) -> Root:
     """The root with another number of signatures that a role needs."""
-    return checked(replace(root, roles={**root.roles, role: replace(_role(root, role), threshold=threshold)}))
+    return checked(root._replace(roles={**root.roles, role: _role(root, role)._replace(threshold=threshold)}))
 
 
 def delegated(root: Root, delegation: Delegation, keys: Iterable[PublicKey]) -> Root:
     """The root with bundles that others sign, asked before those that are there."""
     return checked(
-        replace(root, keys={**root.keys, **{k.id: k for k in keys}}, delegations=(delegation, *root.delegations))
+        root._replace(keys={**root.keys, **{k.id: k for k in keys}}, delegations=(delegation, *root.delegations))
     )
 
 
@@ -86,7 +85,7 @@ def undelegated(root: Root, pattern: str) -> Root:
     left = tuple(d for d in root.delegations if pattern not in d.bundles)
     if left == root.delegations:
         raise InvalidOption(f"no delegation names {pattern!r}", "See them with: swupd-server root show")
-    return checked(_tidied(replace(root, delegations=left)))
+    return checked(_tidied(root._replace(delegations=left)))
 
 
 def _role(root: Root, role: str) -> Role:
@@ -97,7 +96,7 @@ def _role(root: Root, role: str) -> Role:
 
 def _tidied(root: Root) -> Root:
     used = {k for role in (*root.roles.values(), *(d.role for d in root.delegations)) for k in role.keys}
-    return replace(root, keys={name: key for name, key in root.keys.items() if name in used})
+    return root._replace(keys={name: key for name, key in root.keys.items() if name in used})
 
 
 def read(file: Path) -> tuple[Envelope, Root]:
