@@ -84,6 +84,7 @@ CONNECTED = {
     "swupd.agent.checker": {"socket"},
     "swupd.agent.confinement": {"socket"},
     "swupd.agent.unpacker": {"socket"},
+    "swupd.agent.unpacking": {"socket"},
     "swupd.server.history": {"requests"},
 }
 THIRD_PARTY = {
@@ -167,7 +168,7 @@ def test_only_named_libraries_are_used(module: str) -> None:
 def test_only_a_few_modules_open_connections(module: str) -> None:
     used = {top for name in imports(MODULES[module]) for top in NETWORK if under(name, {top})}
     assert used == CONNECTED.get(module, set())
-    if module == "swupd.agent.unpacker":
+    if module in {"swupd.agent.unpacker", "swupd.agent.unpacking"}:
         # A pair of sockets to its own child.
         assert not calls(MODULES[module], "socket.create_connection", "socket.create_server")
 

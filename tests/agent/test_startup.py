@@ -20,7 +20,8 @@ UNUSED = ("hashlib", "hmac", "ctypes", "shutil")
 COMPILING = ("dataclasses", "inspect", "ast")
 """What no command needs: values are named tuples (docs/adr/0016)."""
 CHANGING = (
-    *(f"swupd.agent.{name}" for name in ("changing", "fetch", "mirrors", "preparation", "transaction", "unpacker")),
+    *(f"swupd.agent.{name}" for name in ("changing", "fetch", "mirrors", "preparation", "transaction")),
+    *("swupd.agent.unpacker", "swupd.agent.unpacking"),
     *("bsdiff4", "concurrent", "http", "json", "logging", "pickle", "shutil", "subprocess", "tarfile", "tempfile"),
 )
 """What only commands that change something, unpack, or ask a server need."""

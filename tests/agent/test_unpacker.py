@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from swupd import archive, folding, patches, tree
-from swupd.agent import unpacker
+from swupd.agent import unpacker, unpacking
 from swupd.agent.unpacker import Answer, Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
 from swupd.server import comparison, kernels
@@ -296,14 +296,14 @@ def test_a_worker_that_is_killed_by_each_pack_leaves_the_update_to_single_files(
 ) -> None:
     clean = installed.copy(tmp_path / "clean")
     clean.ok("update")
-    plain = unpacker._tell
+    plain = unpacking._tell
 
     def tell(channel: socket.socket, member: archive.Member) -> None:
         if member.name.startswith(("staged", "delta")):
             os.kill(os.getpid(), signal.SIGKILL)
         plain(channel, member)
 
-    monkeypatch.setattr("swupd.agent.unpacker._tell", tell)
+    monkeypatch.setattr("swupd.agent.unpacking._tell", tell)
     done = device.ok("update")
     assert "was ended by it); single files are fetched instead" in done.err
     assert device.tree() == clean.tree()
@@ -359,7 +359,7 @@ def test_a_worker_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) ->
         while True:
             signal.pause()
 
-    monkeypatch.setattr("swupd.agent.unpacker._tell", tell)
+    monkeypatch.setattr("swupd.agent.unpacking._tell", tell)
     monkeypatch.setattr("swupd.agent.unpacker._PATIENCE", 0.5)
     made = Unpacker()
     with pytest.raises(ArchiveError, match="was ended by it"):
