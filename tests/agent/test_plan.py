@@ -28,11 +28,9 @@ def bundle(name: str, *lines: str) -> Manifest:
     return Manifest(name, 30, 10, entries=tuple(map(entry, lines)))
 
 
-def facts(
-    kinds: dict[str, str], digests: dict[str, str] | None = None, below: dict[str, set[str]] | None = None
-) -> Facts:
+def facts(kinds: dict[str, str], right: set[str] | None = None, below: dict[str, set[str]] | None = None) -> Facts:
     return Facts(
-        {path: frozenset({letter * 64}) for path, letter in (digests or {}).items()},
+        frozenset(right or ()),
         kinds,
         {path: frozenset(names) for path, names in (below or {}).items()},
     )
@@ -110,7 +108,7 @@ def test_installing_writes_configuration_and_state_that_is_not_there_yet() -> No
 
 def test_what_is_right_already_is_not_written() -> None:
     changes = Changes(put=tuple(map(entry, ("F a 10 /a", "F b 10 /b"))))
-    made = plan.settle(changes, facts({"/a": "F", "/b": "F"}, {"/a": "a", "/b": "x"}), {})
+    made = plan.settle(changes, facts({"/a": "F", "/b": "F"}, {"/a"}), {})
     assert [e.name for e in made.write] == ["/b"]
 
 
@@ -185,7 +183,7 @@ def test_nothing_is_removed_through_a_symlink() -> None:
 
 
 def test_what_is_written_is_not_removed() -> None:
-    made = plan.settle(Changes(put=(entry("F a 20 /x"),), drop=("/x",)), facts({"/x": "F"}, {"/x": "b"}), {})
+    made = plan.settle(Changes(put=(entry("F a 20 /x"),), drop=("/x",)), facts({"/x": "F"}), {})
     assert made.remove == ()
 
 

@@ -32,13 +32,13 @@ class Ahead:
     def __init__(self, place: Path | None, answer: Callable[[], list[Linked] | None]) -> None:
         """place: where it is, None where nothing is linked. answer: waits for the folders that were."""
         self.place = place
-        self._answer = answer
+        self.answer = answer
         self._found: dict[str, Linked] | None = None
 
     def take(self, path: str, folder: int, name: bytes) -> Linked | None:
         """Gives a folder that was linked a name in an open folder; None where there is none."""
         if self._found is None:
-            self._found = {each.path: each for each in self._answer() or ()}
+            self._found = {each.path: each for each in self.answer() or ()}
         found = self._found.pop(path, None)
         if found is None or self.place is None:
             return None
@@ -51,7 +51,7 @@ class Ahead:
     def discard(self) -> None:
         """Gives the room back that it takes."""
         if self._found is None:
-            self._answer()
+            self.answer()
         self._found = {}
         if self.place is not None:
             empty(self.place)

@@ -111,7 +111,7 @@ def compare(
     changes = plan.restore(wanted, mount_points(session))
     with session.root() as root:
         facts, _ = observe(root, changes, rule, steps)
-    wrong = [e.name for e in changes.put if e.digest not in facts.digests[e.name]]
+    wrong = [e.name for e in changes.put if e.name not in facts.right]
     missing = tuple(sorted(p for p in wrong if p not in facts.kinds))
     modified = () if scope.quick else tuple(sorted(p for p in wrong if p in facts.kinds))
     steps.begin("remove_extra_files")

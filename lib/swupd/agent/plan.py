@@ -35,12 +35,12 @@ class Changes(NamedTuple):
 class Facts(NamedTuple):
     """What was found on disk for a set of changes.
 
-    digests: for each path the digests that what is there may go by; empty for none.
+    right: paths to put at which there is what has to be.
     kinds: F, D, L or "?" for what is at a path; absent where nothing is.
     below: for each folder that has to give way to a file or link, all paths below it.
     """
 
-    digests: Mapping[str, frozenset[str]]
+    right: frozenset[str]
     kinds: Mapping[str, str]
     below: Mapping[str, frozenset[str]]
 
@@ -182,7 +182,7 @@ def settle(changes: Changes, facts: Facts, wanted: Mapping[str, Entry]) -> Plan:
 
     wanted: where parents that are missing come from.
     """
-    put = {e.name: e for e in changes.put if e.digest not in facts.digests.get(e.name, frozenset())}
+    put = {e.name: e for e in changes.put if e.name not in facts.right}
     for path in sorted(put, key=paths.encode):
         for parent in paths.parents(path):
             if parent in put:

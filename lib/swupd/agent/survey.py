@@ -78,22 +78,21 @@ def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tupl
     """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
     progress = steps.begin("check_files_hash")
     kinds: dict[str, str] = {}
-    digests: dict[str, frozenset[str]] = {}
+    wrong: set[str] = set()
     seen: dict[str, Node] = {}
     for path, kind, found in differing(root, changes.put, rule, progress):
-        digests[path] = frozenset(found)
+        wrong.add(path)
         if kind is not None:
             kinds[path] = kind
         if kind == "F":
             seen.update(found)
-    for entry in changes.put:
-        if entry.name not in digests:
-            digests[entry.name], kinds[entry.name] = frozenset({entry.digest}), entry.kind
+    right = {entry.name: entry.kind for entry in changes.put if entry.name not in wrong}
+    kinds.update(right)
     for path in plan.look_at(changes):
-        if path not in digests and (other := kind_at(root, path)) is not None:
+        if path not in wrong and path not in right and (other := kind_at(root, path)) is not None:
             kinds[path] = other
     below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
-    return Facts(digests, kinds, below), seen
+    return Facts(frozenset(right), kinds, below), seen
 
 
 def _below(root: Root, folder: str) -> frozenset[str]:
