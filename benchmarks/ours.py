@@ -19,7 +19,7 @@ from benchmarks.web import Web, serving
 _START = "import sys; sys.path.insert(0, {!r}); from {} import run; run()"
 LIBRARY = os.fspath(Path(__file__).parents[1] / "lib")
 SERVER = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.server.cli"))
-AGENT = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.agent.cli"))
+AGENT = (sys.executable, "-I", "-c", _START.format(LIBRARY, "swupd.agent.start"))
 CLIENT = os.environ.get("SWUPD_CLIENT", "")
 """The program swupd of swupd-client 7.0.0."""
 OURS, THEIRS = "this agent", "swupd-client 7.0.0"

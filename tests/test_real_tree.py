@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from swupd.agent import cli
+from swupd.agent import start
 from swupd.server import cli as server
 from tests import servers, trees
 
@@ -42,7 +42,7 @@ class Published:
         place = [str(self.base / tree)] if words[0] == "os-install" else ["--path", str(self.base / tree)]
         trust = ["--certpath", str(self.base / "keys/Swupd_Root.pem"), "--url", self.url, "--format", "30"]
         state = ["--statedir", str(self.base / f"state-{tree}")]
-        return cli.main([words[0], *place, *words[1:], *trust, *state, "--allow-insecure-http", "--no-scripts"])
+        return start.main([words[0], *place, *words[1:], *trust, *state, "--allow-insecure-http", "--no-scripts"])
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,6 @@ SWUPD_PYTHON_OPTIONS:class-native ?= "-I -B"
 
 do_install() {
     install_package agent server
-    install_program swupd swupd.agent.cli
+    install_program swupd swupd.agent.start
     install_program swupd-server swupd.server.cli
 }

@@ -10,7 +10,7 @@ inherit allarch systemd
 
 do_install() {
     install_package agent
-    install_program swupd swupd.agent.cli
+    install_program swupd swupd.agent.start
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${S}/lib/swupd/agent/systemd/* ${D}${systemd_system_unitdir}/
     install -d ${D}${systemd_system_unitdir}/update-triggers.target.wants

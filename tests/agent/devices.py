@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swupd import archive, hashing, manifest
-from swupd.agent import cli
+from swupd.agent import start
 from swupd.manifest import Manifest
 from swupd.server import signing
 from tests import trees
@@ -30,7 +30,7 @@ def agent(*words: str) -> Done:
     """Runs the agent in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main(words)
+        code = start.main(words)
     return Done(code, out.getvalue(), err.getvalue())
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from swupd import hashing, signatures
-from swupd.agent import cli
+from swupd.agent import start
 from swupd.server import signing
 from tests import builders, trees
 
@@ -46,7 +46,7 @@ class Device:
 
     def run(self, command: str, *words: str, **more: str) -> int:
         """Runs a command."""
-        return cli.main(self.words(command, *words, **more))
+        return start.main(self.words(command, *words, **more))
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_two_bundles_that_disagree_stop_an_update(device: Device, capsys: pytest
     (www / "10/Manifest.os-core.tar").write_bytes(archive.manifest_tar("Manifest.os-core", data))
     (www / "10/Manifest.MoM.tar").write_bytes(archive.manifest_tar("Manifest.MoM", mom_data))
     words = ["os-install", str(device.base / "new"), "-u", f"file://{www}", "-F", "30", "-n", "-B", "one"]
-    assert cli.main([*words, "-S", str(device.base / "new-state")]) == 14
+    assert start.main([*words, "-S", str(device.base / "new-state")]) == 14
     error = capsys.readouterr().err
     assert "one and os-core disagree about /usr/bin/a" in error
 
@@ -284,11 +284,11 @@ def test_a_full_disk_changes_nothing_and_the_next_run_works(
         before = trees.listing(small / "device")
         filler = small / "filler"
         filler.write_bytes(b"x" * (os.statvfs(small).f_bavail * os.statvfs(small).f_frsize - 100_000))
-        assert cli.main(words) == 25
+        assert start.main(words) == 25
         assert "Free some space" in capsys.readouterr().err
         assert trees.listing(small / "device") == before
         filler.unlink()
-        assert cli.main(words) == 0
+        assert start.main(words) == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
@@ -326,12 +326,12 @@ def test_the_format_bump_is_crossed(tmp_path: Path, capsys: pytest.CaptureFixtur
     www, certificate = trees.format_bump(tmp_path)
     common = ["-u", f"file://{www}", "-C", str(certificate), "--no-scripts", "-S", str(tmp_path / "s")]
     device = tmp_path / "device"
-    assert cli.main(["os-install", str(device), "-V", "10", "-F", "30", *common]) == 0
+    assert start.main(["os-install", str(device), "-V", "10", "-F", "30", *common]) == 0
     capsys.readouterr()
-    assert cli.main(["update", "-p", str(device), "-j", *common]) == 0
+    assert start.main(["update", "-p", str(device), "-j", *common]) == 0
     json.loads(capsys.readouterr().out)
     assert "VERSION_ID=30" in (device / "usr/lib/os-release").read_text()
-    assert cli.main(["diagnose", "--picky", "-p", str(device), *common]) == 0
+    assert start.main(["diagnose", "--picky", "-p", str(device), *common]) == 0
 
 
 def test_generated_keys_are_good_for_the_agent() -> None:
@@ -342,21 +342,21 @@ def test_generated_keys_are_good_for_the_agent() -> None:
 
 def test_hashdump_hashes_below_a_prefix_and_without_xattrs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     builders.make_tree(tmp_path / "tree", {"/usr/a": builders.File(xattrs=(("user.a", b"x"),))})
-    assert cli.main(["hashdump", "-n", "-p", str(tmp_path / "tree"), "/usr/a"]) == 0
+    assert start.main(["hashdump", "-n", "-p", str(tmp_path / "tree"), "/usr/a"]) == 0
     plain = capsys.readouterr().out.strip()
     assert plain == "28cb7c6cad23920f344157f48ae353caca34e9a2f5cff934a4fdaaf7509f2062"
-    assert cli.main(["hashdump", str(tmp_path / "tree/usr/a")]) == 0
+    assert start.main(["hashdump", str(tmp_path / "tree/usr/a")]) == 0
     assert capsys.readouterr().out.strip() != plain
 
 
 def test_the_program_ends_at_once_and_says_all(installed: Device) -> None:
-    line = [sys.executable, "-m", "swupd.agent.cli", "info", "--path", str(installed.root), *installed.options()]
+    line = [sys.executable, "-m", "swupd.agent.start", "info", "--path", str(installed.root), *installed.options()]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert "10" in done.stdout and not done.stderr
 
 
 def test_a_program_that_cannot_say_it_all_does_not_end_well(installed: Device) -> None:
-    line = [sys.executable, "-m", "swupd.agent.cli", "info", "--path", str(installed.root), *installed.options()]
+    line = [sys.executable, "-m", "swupd.agent.start", "info", "--path", str(installed.root), *installed.options()]
     with open("/dev/full", "w") as full:
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode != 0

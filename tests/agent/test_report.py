@@ -180,7 +180,7 @@ def test_sizes(count: int, shown: str) -> None:
 def test_a_terminal_of_another_charset_shows_names_escaped(device: Device) -> None:
     words = ["bundle-info", "--files", "os-core", "--path", str(device.root), *device.options()]
     done = subprocess.run(
-        [sys.executable, "-m", "swupd.agent.cli", *words],
+        [sys.executable, "-m", "swupd.agent.start", *words],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": LIB, "PYTHONIOENCODING": "ascii"},
         check=False,
         capture_output=True,

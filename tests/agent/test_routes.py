@@ -13,6 +13,7 @@ from swupd.agent import routes
 from swupd.agent.plan import Pack
 from swupd.agent.report import size
 from swupd.agent.routes import Hop
+from swupd.tree import Root
 from tests import builders, trees
 from tests.agent.devices import Device
 from tests.agent.misbehaving import folder, server
@@ -127,3 +128,28 @@ def test_a_dry_run_counts_all_packs_of_the_way(www: Path, tmp_path: Path) -> Non
         done = device.ok("update", "--dry-run", HTTP)
     hops = [_pack(www, "os-core", version, version - 10) for version in (20, 30, 40)]
     assert f"To download: {size(sum((www / hop).stat().st_size for hop in hops))}" in done.out
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_a_file_that_is_there_already_though_another_should_be_is_not_fetched(tmp_path: Path, delta: bool) -> None:
+    noise = random.Random(2).randbytes(40_000)
+    for version, end in ((10, b""), (20, b"new")):
+        tree: builders.Tree = {"/usr/bin/tool": noise + end, "/usr/bin/other": noise[::-1] + end}
+        builders.release(tmp_path, version, tree, {"os-core": builders.REST}, previous_versions=1)
+    if not delta:
+        for pack in (tmp_path / "www/20").glob("pack-*"):
+            pack.unlink()
+    with server(folder(tmp_path / "www")) as told:
+        device = Device(tmp_path / "device", told.url, None)
+        device.base.mkdir()
+        device.ok("os-install", "--version", "10", HTTP)
+        tool = device.root / "usr/bin/tool"
+        tool.write_bytes(noise + b"new")
+        with Root(device.root) as root:
+            name = f"/20/files/{builders.digest_at(root, '/usr/bin/tool')}.tar"
+        told.requests.clear()
+        device.ok("update", HTTP)
+        asked = [path for method, path, _ in told.requests if method == "GET"]
+        device.ok("diagnose", HTTP)
+    assert name not in asked
+    assert bool([path for path in asked if "/files/" in path]) is not delta

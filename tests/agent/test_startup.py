@@ -31,7 +31,7 @@ CHECKING = ("cryptography", "asn1crypto", "swupd.crypto", "swupd.signatures")
 """What only the process that checks signatures needs."""
 PROGRAM = """
 import sys
-from swupd.agent.cli import main
+from swupd.agent.start import main
 
 code = main(sys.argv[1:])
 print("loaded", *sorted(sys.modules))
@@ -52,7 +52,7 @@ def heard(event, words):
         late.add(words[0])
 
 sys.addaudithook(heard)
-from swupd.agent.cli import main
+from swupd.agent.start import main
 
 code = main(sys.argv[1:])
 print("late", late if late is None else sorted(late))
@@ -75,7 +75,7 @@ def test_info_loads_nothing_that_reads_streams(installed: Device, words: tuple[s
 
 def test_help_loads_nothing_that_reads_streams() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "swupd.agent.cli", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "swupd.agent.start", "--help"],
         check=True,
         capture_output=True,
         text=True,

@@ -13,9 +13,11 @@ import pytest
 from swupd import tree
 from swupd.agent import survey
 from swupd.agent.objects import XattrRule
+from swupd.agent.plan import Changes
 from swupd.errors import FolderError
 from swupd.manifest import Entry
 from swupd.tree import Root
+from tests.agent.objects import quiet
 from tests.builders import digest_at
 
 MANY = 1000
@@ -147,3 +149,26 @@ def test_nobody_and_nothing_is_left_where_it_is_given_up(
     for child in forks:
         with pytest.raises(ChildProcessError):
             os.waitpid(child, os.WNOHANG)
+
+
+def test_a_file_that_is_to_be_replaced_is_not_read_but_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("changed", "repaired", "kind"):
+        (tmp_path / name).write_text(name)
+    there = {f"/{name}": Entry("F", letter * 64, 10, f"/{name}") for name, letter in (("changed", "a"), ("gone", "b"))}
+    owned = {**there, "/repaired": Entry("F", "c" * 64, 20, "/repaired"), "/kind": Entry("L", "d" * 64, 10, "/kind")}
+    put = tuple(Entry("F", "c" * 64, 20, path) for path in owned)
+    read: list[str] = []
+
+    def look(root: Root, path: str, rule: XattrRule) -> object:
+        read.append(path)
+        return plain(root, path, rule)
+
+    plain = survey.look
+    monkeypatch.setattr(survey, "look", look)
+    with Root(tmp_path) as root:
+        facts, seen = survey.observe(root, Changes(put), XattrRule.HASHED, quiet(), owned)
+    assert sorted(read) == ["/kind", "/repaired"]
+    assert (facts.right, facts.kinds) == (set(), {"/changed": "F", "/repaired": "F", "/kind": "F"})
+    assert {node.path for node in seen.values()} == {"/repaired", "/kind"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from swupd.agent import cli
+from swupd.agent import start
 from swupd.server import cli as server
 from swupd.server import signing
 from tests import builders, trees
@@ -37,7 +37,7 @@ def test_the_c_client_takes_our_stream_and_leaves_the_same_tree_as_our_agent(tmp
         for program, target, extra in ((CLIENT, theirs, c_options), (None, ours, our_options)):
             place = ["-p", str(target)] if tree else [str(target)]
             line = [command, *words, *place, *extra]
-            code = c_client(program, line) if program else cli.main(line)
+            code = c_client(program, line) if program else start.main(line)
             assert code == 0, (command, program)
         assert trees.listing(theirs) == trees.listing(ours), command
 
@@ -151,7 +151,7 @@ def test_a_c_client_built_with_xattrs_gets_capabilities_and_labels(tmp_path: Pat
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     assert c_client(XATTR, ["os-install", str(theirs), *options]) == 0
     assert c_client(XATTR, ["diagnose", "--picky", "-p", str(theirs), *options]) == 0
-    assert cli.main(["os-install", str(ours), *options[:-1], str(tmp_path / "our-state")]) == 0
+    assert start.main(["os-install", str(ours), *options[:-1], str(tmp_path / "our-state")]) == 0
     assert os.getxattr(theirs / "usr/bin/ping", "security.capability") == CAPABILITY
     assert trees.listing(theirs) == trees.listing(ours)
 
@@ -176,10 +176,10 @@ def test_ostros_client_takes_our_format_4_stream(tmp_path: Path) -> None:
     assert c_client(OSTRO, ["verify", "--install", "-m", "10", *options]) == 0
     ours = tmp_path / "ours"
     common = ["-u", f"file://{www}", "-F", "4", "-n", "--no-scripts", "-S", str(tmp_path / "our-state")]
-    assert cli.main(["os-install", str(ours), "-V", "10", "-B", "editors", *common]) == 0
+    assert start.main(["os-install", str(ours), "-V", "10", "-B", "editors", *common]) == 0
     assert trees.listing(tree) == trees.listing(ours)
     assert c_client(OSTRO, ["update", *options]) == 0
-    assert cli.main(["update", "-p", str(ours), *common]) == 0
+    assert start.main(["update", "-p", str(ours), *common]) == 0
     assert trees.listing(tree) == trees.listing(ours)
     assert "did not match" not in c_client_says(OSTRO, ["verify", *options])
 

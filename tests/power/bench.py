@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from swupd import agent
-from swupd.agent import cli
+from swupd.agent import start
 from tests.power import look, tracer
 from tests.power.corpus import Stream
 from tests.power.oracle import Seen
@@ -28,7 +28,7 @@ _NEWNS = 0x20000
 _libc = ctypes.CDLL(None, use_errno=True)
 PLACES = {"exchange": "", "journal": "usr/local", "split": "usr"}
 """Back ends, and what is mounted on itself below the root to have them: nothing; something below /usr; /usr."""
-LIBRARY = Path(cli.__file__ or "").parents[2]
+LIBRARY = Path(start.__file__ or "").parents[2]
 """Where the agent under test lies; PYTHONPATH chooses."""
 _OWN = LIBRARY / "swupd/agent/recovery/swupd-recover"
 
@@ -144,8 +144,8 @@ class Bench:
             return tracer.spawn(helper, self._output, {"PATH": str(self.tools)}, traced=traced)
         words = self.words(action.words)
         if self.cold:
-            return tracer.spawn([sys.executable, "-m", "swupd.agent.cli", *words], self._output, traced=traced)
-        return tracer.fork(lambda: cli.main(words), self._output, traced)
+            return tracer.spawn([sys.executable, "-m", "swupd.agent.start", *words], self._output, traced=traced)
+        return tracer.fork(lambda: start.main(words), self._output, traced)
 
     def run(self, action: Action, visit: Visitor | None = None) -> Ended:
         """Carries an action out; what it printed is in `said` then. visit: told of each call; without, none counts."""

@@ -164,7 +164,7 @@ class Machine:
         """Runs the system's own Python on its own agent."""
         options = ["--url", "file:///mnt/www", "--format", "30", "--nosigcheck"]
         options += ["--statedir", "/var/lib/swupd", "--no-scripts", "--no-progress"]  # no cryptography in the tree
-        return self.python("-c", "from swupd.agent.cli import run; run()", *words, *options, visit=visit)
+        return self.python("-c", "from swupd.agent.start import run; run()", *words, *options, visit=visit)
 
     def python(self, *words: str, visit: Visitor = lambda _: None) -> Ended:
         """Runs the system's own Python."""

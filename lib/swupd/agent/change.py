@@ -74,7 +74,7 @@ class Result(NamedTuple):
 def carry_out(session: Session, wish: Wish, steps: Steps) -> Result:
     """Plans, fetches, applies. With --dry-run it says what it would do. Raises what its parts raise."""
     with session.root() as root, _ahead(session, root, wish) as linked:
-        facts, seen = survey.observe(root, wish.changes, wish.rule, steps)
+        facts, seen = survey.observe(root, wish.changes, wish.rule, steps, wish.owned)
         made = plan.settle(wish.changes, facts, wish.wanted)
         packs = plan.packs(wish.manifests, wish.old, made, wish.share)
         expected = estimate(wish.manifests, made)

@@ -18,15 +18,16 @@ from swupd.tree import Root
 
 
 @contextlib.contextmanager
-def changing(settings: Settings, report: Report) -> Iterator[Session]:
+def changing(settings: Settings, report: Report, asks: bool = False) -> Iterator[Session]:
     """A session that may change the device: as root, under the lock; with --dry-run one that writes nothing.
 
+    asks: whether a server will be asked in any case.
     A change that was interrupted is finished or undone first. Raises ApplyError where that cannot be done.
     """
     if settings.dry_run:
         tell_unfinished(settings, report)
         with started() as unpacker:
-            yield opened(settings, report, None, lambda: unpacker)
+            yield opened(settings, report, None, lambda: unpacker, asks)
         return
     if os.geteuid() != 0:
         raise Refused("this command must be run as root", "Run it with sudo, or add --dry-run to see what it would do.")
@@ -43,7 +44,7 @@ def changing(settings: Settings, report: Report) -> Iterator[Session]:
             # A removal that was cut short leaves its bundle tracked.
             state.untrack(tracked(place) - device.installed_bundles(settings.root))
             with started() as unpacker:
-                yield opened(settings, report, state, lambda: unpacker)
+                yield opened(settings, report, state, lambda: unpacker, asks)
             note_version(settings, state)
         finally:
             state.close()

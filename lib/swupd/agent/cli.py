@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from swupd import __version__, paths, program, stream
+from swupd import __version__, paths, stream
 from swupd.agent import settings as device
 from swupd.agent.report import CONTINUED, DEBUG, NORMAL, QUIET, VERBOSE, Json, Report, Text
 from swupd.agent.settings import DEFAULT_PICKY_WHITELIST, Settings
@@ -21,6 +21,8 @@ from swupd.errors import InvalidOption, SettingsError, SwupdError, WriteError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from swupd.agent.trust import Checks
 
 _INTERRUPTED = 130
 _FLAG: dict[str, Any] = {"action": "store_true"}
@@ -47,8 +49,6 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("commands:verify", "old name of diagnose, repair and os-install"),
 }
 """By name: which function of which module of the agent, loaded when it is called; and what it is for."""
-_ASKS_NOBODY = frozenset({"info", "autoupdate", "mirror", "rollback", "confirm", "clean", "hashdump"})
-"""Commands that read nothing that would have to be signed, as a rule."""
 
 
 def _version(text: str) -> int:
@@ -245,9 +245,9 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; gives its exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
+def main(argv: Sequence[str], checks: Checks | None = None) -> int:
+    """Runs the command; gives its exit code. checks: who checks signatures, None for this process."""
+    words = list(argv)
     # Lists of many paths are no garbage, however often one looks.
     gc.set_threshold(100_000, 50, 100)
     for output in (sys.stdout, sys.stderr):
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return e.exit_code
     report.start(options.command)
     begin = time.monotonic()
-    status = _run(options, settings, report)
+    status = _run(options, settings._replace(checks=checks), report)
     if options.time:
         report.say(f"The command took {time.monotonic() - begin:.1f} seconds.")
     report.end("search" if options.command == "search-file" else options.command, status)
@@ -280,13 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, settings: Settings, report: Report) -> int:
     try:
-        if not settings.check_signatures or options.command in _ASKS_NOBODY:
-            return _call(options, settings, report)
-        # First of all: it loads what it needs while the command is loaded.
-        from swupd.agent import checker  # noqa: PLC0415  info does without
-
-        with checker.started() as checks:
-            return _call(options, settings._replace(checks=checks), report)
+        return _call(options, settings, report)
     except SwupdError as e:
         report.error(str(e))
         return e.exit_code
@@ -434,12 +428,3 @@ def _number(text: str | None, option: str, default: int) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 6:
         raise InvalidOption(f"{option} takes a whole number, not {text[:20]!r}", "Correct it.")
     return int(text)
-
-
-def run() -> NoReturn:
-    """The program."""
-    program.leave(main())
-
-
-if __name__ == "__main__":
-    run()

@@ -53,7 +53,7 @@ def update(options: Options, settings: Settings, report: Report) -> int:
 
 def _update_once(options: Options, settings: Settings, report: Report) -> int:
     """Takes the device one release further; gives the version it had, 0 where there is nothing more to do."""
-    with changing(settings, report) as session:
+    with changing(settings, report, asks=True) as session:
         # Not before: what was interrupted has to be ended first.
         current = device.current_version(settings.root)
         if current == 0:
@@ -118,7 +118,7 @@ def _end(failed: tuple[str, ...]) -> int:
 
 def bundle_add(options: Options, settings: Settings, report: Report) -> int:
     """Adds bundles."""
-    with changing(settings, report) as session:
+    with changing(settings, report, asks=True) as session:
         result = installed.bundle_add(session, options.bundles, not options.skip_optional)
     if not settings.dry_run:
         _tell(report, result)
@@ -169,7 +169,7 @@ def os_install(options: Options, settings: Settings, report: Report) -> int:
         if settings.dry_run and not settings.root.is_dir():
             settings = settings._replace(root=Path(empty))
         prepare_install(settings)
-        with changing(settings, report) as session:
+        with changing(settings, report, asks=True) as session:
             version = (
                 max(session.catalog.latest(settings.stream_format())) if not options.to_version else options.to_version
             )

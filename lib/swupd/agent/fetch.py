@@ -25,6 +25,7 @@ from swupd.agent.plan import Pack, Plan
 from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State
+from swupd.agent.survey import look
 from swupd.agent.unpacker import Answer, Here, Unpacks
 from swupd.archive import Member
 from swupd.errors import ArchiveError, DownloadError, HashMismatch, SwupdError
@@ -105,6 +106,7 @@ class Fetcher:
             self._packs(missing, [route[0] for route in ways if len(route) == 1], steps)
             for route in (route for route in ways if len(route) > 1):
                 self._follow(missing, route, steps)
+        missing -= {digest for digest in sorted(missing) if self._in_place(needed[digest])}
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
         self.state.write_back()
@@ -113,13 +115,30 @@ class Fetcher:
     def _from_device(self, digest: str) -> bool:
         """Copies an object that is on the device under some path."""
         found = self._on_device(digest)
-        if found is None:
-            return False
+        return found is not None and self._copied(digest, found)
+
+    def _copied(self, digest: str, found: Node) -> bool:
         try:
             self.state.put(digest, found, self.root.chunks(found), self.rule)
         except HashMismatch:
             return False
         return True
+
+    def _in_place(self, entry: Entry) -> bool:
+        """Copies a file that is where it belongs already, though something else should be there."""
+        found = look(self.root, entry.name, self.rule)[1].get(entry.digest) if entry.kind == "F" else None
+        return found is not None and self._copied(entry.digest, found)
+
+    def _source(self, digest: str) -> Node | None:
+        """The file that a delta is for. Read already, or else not: what a wrong one makes has another digest."""
+        path = self._by_digest.get(digest)
+        if digest in self.seen or path is None:
+            return self.seen.get(digest)
+        node = self.root.node(path, xattrs=self.rule is not XattrRule.IGNORED)
+        if node is None or (self.rule is XattrRule.UNKNOWN and node.xattrs):
+            # Another path may have it; and which of its attributes count, its digest tells.
+            return self._on_device(digest)
+        return node
 
     def _on_device(self, digest: str) -> Node | None:
         if digest in self.seen:
@@ -239,7 +258,7 @@ class Fetcher:
     def _begin(self, patching: Patching, pair: tuple[str, str], member: Member) -> None:
         """Has a delta applied to the file that it is for, where that is there."""
         old, new = pair
-        source, open_source = self._on_device(old), self.root.file
+        source, open_source = self._source(old), self.root.file
         if source is None:
             source, open_source = self.state.staged(old, self.rule), self.state.staged_file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from swupd import paths, stream
-from swupd.agent import pending, trust
+from swupd.agent import pending, source, trust
 from swupd.agent import settings as device
 from swupd.agent.catalog import Catalog
 from swupd.agent.report import Report
@@ -85,8 +85,10 @@ def layout(settings: Settings) -> Layout:
     return Layout(settings.data_dir, settings.cache_dir, settings.content_url or "none")
 
 
-def opened(settings: Settings, report: Report, state: State | None, unpacker: Callable[[], Unpacks]) -> Session:
-    """Puts a session together."""
+def opened(
+    settings: Settings, report: Report, state: State | None, unpacker: Callable[[], Unpacks], asks: bool = False
+) -> Session:
+    """Puts a session together; asks: whether a server will be asked in any case."""
     url, content_url = settings.urls()
     transport = _transport(settings)
     further = settings.mirror_urls()
@@ -105,6 +107,9 @@ def opened(settings: Settings, report: Report, state: State | None, unpacker: Ca
     by_root = settings.check_signatures and settings.root_file is not None
     trust_pem = None if by_root else _trust_file(settings)
     verifier = trust.Verifier(trust_pem, now(settings), settings.checks or trust.HERE)
+    if asks:
+        # Whoever checks signatures loads, too.
+        source.load(content_url)
     verifier.check_trust_file()
     layout = Layout(settings.data_dir, settings.cache_dir, content_url)
     cache = state or Cache(layout)

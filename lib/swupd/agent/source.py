@@ -7,6 +7,7 @@ that arrives here is believed: see trust.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import time
 import urllib.parse
@@ -215,6 +216,12 @@ class Source:
             if self._made is None:
                 self._made = _new_client(self._transport)
             return self._made
+
+
+def load(url: str) -> None:
+    """Loads what asking takes, for those who have to wait for something else anyway."""
+    if not url.startswith("file://"):
+        importlib.import_module("swupd.agent.transfer")
 
 
 def _new_client(transport: Transport) -> Client:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from swupd import hashing, paths, tree
 from swupd.agent import plan
@@ -74,13 +75,19 @@ def _by_all(
     yield from turns.shared(compare, count, helpers)
 
 
-def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tuple[Facts, dict[str, Node]]:
-    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests."""
+def observe(
+    root: Root, changes: Changes, rule: XattrRule, steps: Steps, owned: Mapping[str, Entry] = MappingProxyType({})
+) -> tuple[Facts, dict[str, Node]]:
+    """Looks at the disk where a plan needs it. Gives the files that have to change, too, by their digests.
+
+    owned: what should be there now, by path. A file that should have another content than it has to get is not read:
+    that is expected, and whoever makes the new one out of it sees whether it was so.
+    """
     progress = steps.begin("check_files_hash")
     kinds: dict[str, str] = {}
-    wrong: set[str] = set()
+    wrong = {e.name for e in changes.put if _replaces(e, owned.get(e.name))}
     seen: dict[str, Node] = {}
-    for path, kind, found in differing(root, changes.put, rule, progress):
+    for path, kind, found in differing(root, (e for e in changes.put if e.name not in wrong), rule, progress):
         wrong.add(path)
         if kind is not None:
             kinds[path] = kind
@@ -89,10 +96,14 @@ def observe(root: Root, changes: Changes, rule: XattrRule, steps: Steps) -> tupl
     right = {entry.name: entry.kind for entry in changes.put if entry.name not in wrong}
     kinds.update(right)
     for path in plan.look_at(changes):
-        if path not in wrong and path not in right and (other := kind_at(root, path)) is not None:
+        if path not in kinds and (other := kind_at(root, path)) is not None:
             kinds[path] = other
     below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
     return Facts(frozenset(right), kinds, below), seen
+
+
+def _replaces(new: Entry, old: Entry | None) -> bool:
+    return old is not None and old.kind == new.kind == "F" and old.digest != new.digest
 
 
 def _below(root: Root, folder: str) -> frozenset[str]:
