@@ -71,6 +71,16 @@ class Stream:
         shutil.rmtree(before, ignore_errors=True)
         return middle(costs)
 
+    def trial(self, release: Release, *words: str) -> Cost:
+        """What publishing a release would cost: the stream is as before when it is over."""
+        before = self.base / "before-trial"
+        shutil.copytree(self.www, before)
+        try:
+            return self.publish(release, *words)
+        finally:
+            shutil.rmtree(self.www)
+            before.rename(self.www)
+
     def disk(self, version: int) -> int:
         """Bytes that a release takes on the server."""
         return meter.blocks(self.www / str(version))

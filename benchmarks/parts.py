@@ -37,13 +37,17 @@ class Settings:
 
 @dataclass
 class Run:
-    """A run that is under way. published: releases and what publishing each took; hasty: and with --effort fast."""
+    """A run that is under way.
+
+    published: releases and what publishing each took; hasty: and with --effort fast; alone: without packs from others.
+    """
 
     settings: Settings
     results: Results
     work: Path
     published: list[tuple[Release, Cost]] = field(default_factory=list)
     hasty: list[Cost] = field(default_factory=list)
+    alone: dict[int, Cost] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
@@ -72,15 +76,24 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
         release = trees.prepare(source, version, run.work)
         words = ("--previous-versions", "1") if run.published else ()
         rounds = run.settings.rounds
+        if run.published:
+            run.alone[version] = run.stream.trial(release, "--previous-versions", "0")
         run.published.append((release, run.stream.publish_again(release, rounds, *words)))
         run.hasty.append(run.hasty_stream.publish_again(release, rounds, *words, "--effort", "fast"))
-    lines, first = [], run.published[0][1]
+    lines, said, first = [], [], run.published[0][1]
     for (release, best), fast in zip(run.published, run.hasty, strict=True):
         for name, stream, cost in (("", run.stream, best), (", --effort fast", run.hasty_stream, fast)):
             sizes = (megabytes(cost.memory), megabytes(stream.disk(release.version)))
             lines.append((f"v{release.version}{name}", f"{cost.cpu:.1f}", f"{cost.cpu / first.cpu:.2f}", *sizes))
+        if (alone := run.alone.get(release.version)) is not None:
+            said.append(
+                f"* Without packs from the release before, v{release.version} takes {alone.cpu:.1f} s: deltas and their"
+                f" packs, in both forms, take {best.cpu - alone.cpu:.1f} s."
+            )
     text = grid(("release", "CPU s", "×", "peak MB", "MB on the server"), lines)
-    run.results.add("Publishing", text, "publish", {str(r.version): asdict(c) for r, c in run.published})
+    figures = {str(r.version): asdict(c) for r, c in run.published}
+    figures |= {f"{version} alone": asdict(c) for version, c in run.alone.items()}
+    run.results.add("Publishing", [*text, "", *said], "publish", figures)
 
 
 def transitions(run: Run, wanted: Sequence[str]) -> None:

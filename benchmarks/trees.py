@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_DIGITS = re.compile(r"[0-9.]")
 STAMP = 1_700_000_000
 """The time of all files that are made here, in Unix seconds."""
 
@@ -78,6 +80,20 @@ def changed(old: Path, new: Path) -> list[tuple[str, str]]:
         if digest not in have:
             found.setdefault(digest, (path if _is_file(old, path) else "", path))
     return list(found.values())
+
+
+def paired(old: Path, new: Path) -> list[tuple[str, str]]:
+    """The same, where a file that is not in the old tree is paired with one that is gone and differs in digits only."""
+    gone: dict[str, list[str]] = {}
+    for path in _digests(old).keys() - _digests(new).keys():
+        gone.setdefault(_DIGITS.sub("", path), []).append(path)
+    for names in gone.values():
+        names.sort(reverse=True)
+    found = []
+    for before, path in sorted(changed(old, new), key=lambda pair: pair[1]):
+        alike = gone.get(_DIGITS.sub("", path))
+        found.append((before or (alike.pop() if alike else ""), path))
+    return found
 
 
 def facts(old: Release, new: Release) -> Facts:

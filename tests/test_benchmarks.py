@@ -58,10 +58,20 @@ def test_what_changed_is_found_and_packed(tmp_path: Path, two: tuple[trees.Relea
     assert packed.stat().st_size > 50_000
 
 
+def test_files_of_renamed_folders_are_paired(tmp_path: Path) -> None:
+    for place, files in (
+        ("old", ("lib/6.1.9/a.ko", "lib/6.1.9/gone", "same")),
+        ("new", ("lib/6.1.10/a.ko", "same", "b")),
+    ):
+        builders.make_tree(tmp_path / place, {f"/{name}": f"{name} in {place}" for name in files})
+    found = dict(map(reversed, trees.paired(tmp_path / "old", tmp_path / "new")))  # type: ignore[arg-type]
+    assert found == {"/lib/6.1.10/a.ko": "/lib/6.1.9/a.ko", "/same": "/same", "/b": ""}
+
+
 def test_each_peer_gives_bytes_or_says_why_not(tmp_path: Path, two: tuple[trees.Release, trees.Release]) -> None:
     work = peers.Work(*two, tmp_path / "work", limit=60)
     work.folder.mkdir()
-    results = dict(peers.outcomes(work, ["zstd", "xz", "bsdiff"]))
+    results = dict(peers.outcomes(work, ["zstd", "xz", "bsdiff", "hdiffpatch"]))
     assert len(results) >= 3
     for name, found in results.items():
         assert isinstance(found, str) == bool(peers.lacking(name)), (name, found)

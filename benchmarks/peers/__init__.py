@@ -22,6 +22,7 @@ PEERS: Mapping[str, tuple[tuple[str, ...], Measure]] = {
     "xdelta3 of tars, lzma": (("xdelta3",), images.xdelta3),
     "zstd -9 --patch-from of tars": (("zstd",), images.zstd_patch),
     "bsdiff for each file": (("bsdiff", "xz"), files.bsdiff),
+    "hdiffpatch for each file": (("xz",), files.hdiffpatch),
     "changed contents, one .xz": (("xz",), files.new_contents),
     "whole image, zstd -9": (("zstd",), images.whole_zstd),
     "whole image, xz -6": (("xz",), images.whole_xz),
