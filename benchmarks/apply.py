@@ -39,7 +39,7 @@ class Objects:
     def entry(self, path: str, content: bytes) -> Entry:
         node = tree.file_node(path, 0o644, len(content))
         digest = hashing.digest(node, [content])
-        self.state.put(digest, node, [content], XattrRule.HASHED)
+        self.state.staged.put(digest, node, [content], XattrRule.HASHED)
         return Entry("F", digest, 20, path)
 
 
@@ -58,9 +58,9 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
     """As updaters do it that cannot go back."""
     for entry in made.write:
         fd, base = root.parent(entry.name)
-        node = objects.state.staged_node(entry.digest)
+        node = objects.state.staged.node(entry.digest)
         assert node is not None
-        digests(node, create(fd, b".new." + base, node, objects.state.staged_content(entry.digest)), XattrRule.HASHED)
+        digests(node, create(fd, b".new." + base, node, objects.state.staged.content(entry.digest)), XattrRule.HASHED)
         finish(fd, b".new." + base, node)
     os.sync()
     for entry in made.write:
@@ -72,7 +72,7 @@ def in_place(made: plan.Plan, objects: Objects, root: Root) -> None:
 def by(exchange: bool) -> Callable[[plan.Plan, Objects, Root], None]:
     def run(made: plan.Plan, objects: Objects, root: Root) -> None:
         how = preparation.How(keep=True, exchange=exchange)
-        apply.apply(made, objects.state, root, XattrRule.HASHED, lambda *_: None, how)
+        apply.apply(made, objects.state.staged, root, XattrRule.HASHED, lambda *_: None, how)
 
     return run
 

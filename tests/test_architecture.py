@@ -67,7 +67,7 @@ PURE = (
 )
 WRITERS = {
     f"swupd.agent.{name}"
-    for name in ("ahead", "helper", "moves", "objects", "preparation", "shadow", "state", "transaction")
+    for name in ("ahead", "folders", "helper", "moves", "objects", "preparation", "shadow", "staging", "transaction")
 }
 CHANGES = tuple(
     f"os.{name}"

@@ -37,10 +37,10 @@ class Objects:
                 found[node.path] = Entry(node.kind, digest, 20, node.path)
         return found
 
-    def staged_node(self, digest: str) -> Node | None:
+    def node(self, digest: str) -> Node | None:
         return self.nodes.get(digest)
 
-    def staged_link(self, digest: str, folder: int, name: bytes) -> bool:
+    def link(self, digest: str, folder: int, name: bytes) -> bool:
         return False
 
     def untouched(self, digest: str) -> bool:
@@ -50,7 +50,7 @@ class Objects:
     def settle(self) -> None:
         """Nothing is under way."""
 
-    def staged_content(self, digest: str) -> Iterator[bytes]:
+    def content(self, digest: str) -> Iterator[bytes]:
         self.left -= 1
         data = self.contents[digest]
         yield data[: len(data) // 2]

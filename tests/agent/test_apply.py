@@ -259,16 +259,16 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path: Path, smal
     for path, content in contents.items():
         node = tree.file_node(path, 0o644, len(content))
         entries.append(Entry("F", hashing.digest(node, [content]), 20, path))
-        state.put(entries[-1].digest, node, [content], XattrRule.HASHED)
+        state.staged.put(entries[-1].digest, node, [content], XattrRule.HASHED)
     with Root(device) as root:
-        assert space.check(state, Plan(tuple(entries[:2])), root) == 2 * 303_104
+        assert space.check(state.staged, Plan(tuple(entries[:2])), root) == 2 * 303_104
         with pytest.raises(DiskSpace, match="nothing was changed"):
-            space.check(state, Plan(tuple(entries)), root)
+            space.check(state.staged, Plan(tuple(entries)), root)
         empty = tree.file_node("/", 0o644, 0)
-        state.put(hashing.digest(empty), empty, (), XattrRule.HASHED)
+        state.staged.put(hashing.digest(empty), empty, (), XattrRule.HASHED)
         many = tuple(Entry("F", hashing.digest(empty), 20, f"/many{n}") for n in range(100))
         with pytest.raises(DiskSpace, match="room for 100 files"):
-            space.check(state, Plan(many), root)
+            space.check(state.staged, Plan(many), root)
     state.close()
 
 
@@ -278,13 +278,13 @@ def test_what_is_staged_beside_the_tree_needs_no_room_twice(small: Path) -> None
     content = bytes(700_000)
     node = tree.file_node("/x", 0o644, len(content))
     digest = hashing.digest(node, [content])
-    state.put(digest, node, [content], XattrRule.HASHED)
+    state.staged.put(digest, node, [content], XattrRule.HASHED)
     first, second = (Entry("F", digest, 20, path) for path in ("/x", "/y"))
     with Root(device) as root:
-        assert space.check(state, Plan((first,)), root) == 700_416
+        assert space.check(state.staged, Plan((first,)), root) == 700_416
         with pytest.raises(DiskSpace, match="nothing was changed"):
-            space.check(state, Plan((first, second)), root)
-        engine.apply(Plan((first,)), state, root, XattrRule.HASHED, lambda *_: None)
+            space.check(state.staged, Plan((first, second)), root)
+        engine.apply(Plan((first,)), state.staged, root, XattrRule.HASHED, lambda *_: None)
     assert (device / "x").read_bytes() == content
     state.close()
 
@@ -300,7 +300,9 @@ def test_staged_files_are_read_again_only_where_somebody_touched_them(
     with Root(wanted) as root:
         for node in tree.scan(root):
             entries[node.path] = Entry(node.kind, digest_at(root, node.path) or "", 20, node.path)
-            state.put(entries[node.path].digest, node, root.chunks(node) if node.kind == "F" else (), XattrRule.HASHED)
+            state.staged.put(
+                entries[node.path].digest, node, root.chunks(node) if node.kind == "F" else (), XattrRule.HASHED
+            )
     read: list[bytes] = []
     original = preparation.read_chunks
     monkeypatch.setattr(preparation, "read_chunks", lambda fd, name: read.append(name) or original(fd, name))
@@ -312,9 +314,9 @@ def test_staged_files_are_read_again_only_where_somebody_touched_them(
         made = Plan(tuple(sorted(entries.values(), key=lambda e: e.name)))
         if damaged:
             with pytest.raises(HashMismatch):
-                engine.apply(made, state, root, XattrRule.HASHED, lambda *_: None)
+                engine.apply(made, state.staged, root, XattrRule.HASHED, lambda *_: None)
         else:
-            engine.apply(made, state, root, XattrRule.HASHED, lambda *_: None)
+            engine.apply(made, state.staged, root, XattrRule.HASHED, lambda *_: None)
     assert len(read) == damaged
     assert (device / "usr/a").read_text() == ("old" if damaged else "one")
     state.close()

@@ -47,12 +47,12 @@ def test_the_cache_has_the_folders_of_the_old_client(layout: Layout, kept: State
 
 
 def test_a_staged_object_has_all_that_its_digest_covers(layout: Layout, kept: State) -> None:
-    kept.put(DIGEST, NODE, [b"he", b"llo"], XattrRule.HASHED)
+    kept.staged.put(DIGEST, NODE, [b"he", b"llo"], XattrRule.HASHED)
     found = (layout.here / "staged" / DIGEST).stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o4755, 7, 8)
-    node = kept.staged(DIGEST, XattrRule.HASHED)
+    node = kept.staged.find(DIGEST, XattrRule.HASHED)
     assert node is not None and node.permissions == 0o4755
-    assert b"".join(kept.staged_content(DIGEST)) == b"hello"
+    assert b"".join(kept.staged.content(DIGEST)) == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_a_staged_object_has_all_that_its_digest_covers(layout: Layout, kept: St
 )
 def test_folders_and_links_are_staged_too(kept: State, node: Node) -> None:
     digest = hashing.digest(node)
-    kept.put(digest, node, (), XattrRule.HASHED)
-    found = kept.staged(digest, XattrRule.HASHED)
+    kept.staged.put(digest, node, (), XattrRule.HASHED)
+    found = kept.staged.find(digest, XattrRule.HASHED)
     assert found is not None and (found.kind, found.target, found.uid) == (node.kind, node.target, node.uid)
 
 
 @pytest.mark.parametrize("content", [b"hellO", b"hell", b"hello!", b""])
 def test_another_content_is_not_staged_and_leaves_nothing(layout: Layout, kept: State, content: bytes) -> None:
     with pytest.raises(HashMismatch, match=DIGEST):
-        kept.put(DIGEST, NODE, [content], XattrRule.HASHED)
+        kept.staged.put(DIGEST, NODE, [content], XattrRule.HASHED)
     assert staged(layout) == []
 
 
@@ -84,7 +84,7 @@ def test_a_source_that_breaks_off_leaves_nothing(layout: Layout, kept: State) ->
         raise HashMismatch("broken")
 
     with pytest.raises(HashMismatch, match="broken"):
-        kept.put(DIGEST, NODE, broken(), XattrRule.HASHED)
+        kept.staged.put(DIGEST, NODE, broken(), XattrRule.HASHED)
     assert staged(layout) == []
 
 
@@ -102,10 +102,10 @@ def test_which_digests_count_is_the_streams_rule(
 
 def test_only_xattrs_that_the_digest_covers_are_put_on_an_object(layout: Layout, kept: State) -> None:
     bare = hashing.digest(MARKED.without_xattrs(), [b"hello"])
-    kept.put(bare, MARKED, [b"hello"], XattrRule.UNKNOWN)
+    kept.staged.put(bare, MARKED, [b"hello"], XattrRule.UNKNOWN)
     assert os.listxattr(layout.here / "staged" / bare) == []
     full = hashing.digest(MARKED, [b"hello"])
-    kept.put(full, MARKED, [b"hello"], XattrRule.UNKNOWN)
+    kept.staged.put(full, MARKED, [b"hello"], XattrRule.UNKNOWN)
     assert os.getxattr(layout.here / "staged" / full, "user.a") == b"\0\xff"
 
 
@@ -113,7 +113,7 @@ def test_capabilities_and_setuid_survive_staging(layout: Layout, kept: State) ->
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     node = Node("/x", "F", stat.S_IFREG | 0o6755, 5, 6, 1, xattrs=(("security.capability", capability),))
     digest = hashing.digest(node, [b"x"])
-    kept.put(digest, node, [b"x"], XattrRule.HASHED)
+    kept.staged.put(digest, node, [b"x"], XattrRule.HASHED)
     place = layout.here / "staged" / digest
     assert os.getxattr(place, "security.capability") == capability
     assert stat.S_IMODE(place.stat().st_mode) == 0o6755
@@ -135,17 +135,17 @@ DAMAGE = {
 def test_a_staged_object_that_was_changed_is_none_and_can_be_staged_again(
     layout: Layout, kept: State, damage: str
 ) -> None:
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     DAMAGE[damage](layout.here / "staged" / DIGEST)
-    assert kept.staged(DIGEST, XattrRule.HASHED) is None
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
-    assert kept.staged(DIGEST, XattrRule.HASHED) is not None
+    assert kept.staged.find(DIGEST, XattrRule.HASHED) is None
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    assert kept.staged.find(DIGEST, XattrRule.HASHED) is not None
     assert staged(layout) == [DIGEST]
 
 
 def test_staging_twice_is_no_error(kept: State) -> None:
     for _ in range(2):
-        kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+        kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
 
 
 def test_a_full_disk_is_said_so(kept: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_full_disk_is_said_so(kept: State, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(DiskSpace, match="is full"):
-        kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+        kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
 
 
 def test_cached_bytes_come_back_within_their_limit(layout: Layout, kept: State) -> None:
@@ -265,41 +265,41 @@ TOUCHES: dict[str, Callable[[Path], None]] = {
 def test_a_staged_file_that_anybody_touched_is_not_taken_for_one_that_was_hashed(
     layout: Layout, kept: State, touch: str
 ) -> None:
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
-    assert kept.untouched(DIGEST)
-    kept.staged(DIGEST, XattrRule.HASHED)
-    assert kept.untouched(DIGEST), "who only reads does not touch"
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    assert kept.staged.untouched(DIGEST)
+    kept.staged.find(DIGEST, XattrRule.HASHED)
+    assert kept.staged.untouched(DIGEST), "who only reads does not touch"
     # A file system's clock may tick no more often than that.
     time.sleep(0.02)
     TOUCHES[touch](layout.here / "staged" / DIGEST)
-    assert not kept.untouched(DIGEST)
+    assert not kept.staged.untouched(DIGEST)
 
 
 def test_what_an_earlier_run_staged_is_to_be_hashed(layout: Layout) -> None:
     first = State(layout)
-    first.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    first.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     first.close()
     second = State(layout)
-    assert second.staged_node(DIGEST) is not None and not second.untouched(DIGEST)
+    assert second.staged.node(DIGEST) is not None and not second.staged.untouched(DIGEST)
     second.close()
 
 
 def test_a_staged_file_gets_one_more_name_and_no_third(kept: State, tmp_path: Path) -> None:
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     with Root(tmp_path) as root:
-        assert kept.staged_link(DIGEST, root.fd, b"a") and not kept.staged_link(DIGEST, root.fd, b"b")
+        assert kept.staged.link(DIGEST, root.fd, b"a") and not kept.staged.link(DIGEST, root.fd, b"b")
     assert (tmp_path / "a").read_bytes() == b"hello" and not (tmp_path / "b").exists()
     assert (tmp_path / "a").stat().st_nlink == 2
 
 
 def test_a_staged_file_is_not_linked_to_another_file_system(kept: State) -> None:
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     with Root(Path("/dev/shm")) as root:
-        assert not kept.staged_link(DIGEST, root.fd, b"swupd-test-link")
+        assert not kept.staged.link(DIGEST, root.fd, b"swupd-test-link")
 
 
 def test_cleaning_keeps_manifests_unless_told_otherwise(layout: Layout, kept: State) -> None:
-    kept.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    kept.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     kept.part("x.tar").write_bytes(bytes(10))
     (layout.here / "staged/folder").mkdir()
     (layout.here / "staged/folder/x").write_bytes(bytes(3))
@@ -336,10 +336,10 @@ def test_digests_of_what_is_on_disk(tmp_path: Path) -> None:
 def test_no_descriptors_are_left_open(layout: Layout) -> None:
     before = len(os.listdir("/proc/self/fd"))
     made = State(layout)
-    made.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
+    made.staged.put(DIGEST, NODE, [b"hello"], XattrRule.HASHED)
     with pytest.raises(HashMismatch):
-        made.put("0" * 64, NODE, [b"hello"], XattrRule.HASHED)
-    made.staged(DIGEST, XattrRule.HASHED)
+        made.staged.put("0" * 64, NODE, [b"hello"], XattrRule.HASHED)
+    made.staged.find(DIGEST, XattrRule.HASHED)
     made.close()
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -95,9 +95,9 @@ class Meddling(Objects):
 
     meddle: Callable[[], None] = staticmethod(lambda: None)
 
-    def staged_node(self, digest: str):  # type: ignore[no-untyped-def]
+    def node(self, digest: str):  # type: ignore[no-untyped-def]
         self.meddle()
-        return super().staged_node(digest)
+        return super().node(digest)
 
 
 @pytest.mark.parametrize("often", [False, True])

@@ -132,7 +132,7 @@ def _tars(place: Place) -> Parse:
         try:
             for member in archive.members(io.BytesIO(data), _LIMIT):
                 content = list(member.content)
-                kept.put(hashing.digest(member.node, content), member.node, content, XattrRule.HASHED)
+                kept.staged.put(hashing.digest(member.node, content), member.node, content, XattrRule.HASHED)
         finally:
             kept.clean()
 

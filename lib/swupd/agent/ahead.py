@@ -16,8 +16,8 @@ from swupd import paths
 from swupd.agent import confinement
 from swupd.agent.aside import aside
 from swupd.agent.backend import TOP, obstacle
+from swupd.agent.folders import empty
 from swupd.agent.shadow import Linked, Shadow
-from swupd.agent.state import empty
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 

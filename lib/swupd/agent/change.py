@@ -125,7 +125,7 @@ def _put_in_place(
         take=linked.take,
     )
     with state.reserved(_NOTES + len(wish.manifests)):
-        return apply(made, state, root, wish.rule, progress, how)
+        return apply(made, state.staged, root, wish.rule, progress, how)
 
 
 def _has_room(session: Session, state: State, root: Root, made: Plan, linked: Ahead) -> bool:
@@ -137,20 +137,20 @@ def _has_room(session: Session, state: State, root: Root, made: Plan, linked: Ah
             # There mostly is room for all that could be there, which takes a moment to know.
             most = space.folders_at_most(root)
             if most[0]:
-                space.check(state, made, root, most)
+                space.check(state.staged, made, root, most)
                 return True
         # What is linked is among the folders that are counted.
         linked.discard()
         try:
-            space.check(state, made, root, shadow.folders(root, TOP))
+            space.check(state.staged, made, root, shadow.folders(root, TOP))
             return True
         except DiskSpace as e:
-            space.check(state, made, root)
+            space.check(state.staged, made, root)
             session.report.warn(
                 f"There is no room to exchange {TOP} as a whole ({e.problem}); files are replaced singly."
             )
             return False
-    space.check(state, made, root)
+    space.check(state.staged, made, root)
     return True
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from swupd.agent import actions, pending, transaction
 from swupd.agent import settings as device
+from swupd.agent.folders import make_folder
 from swupd.agent.report import Report
 from swupd.agent.session import Session, layout, opened, stream_layout, tell_unfinished
 from swupd.agent.settings import Settings
-from swupd.agent.state import State, applied, leave, locked, make_folder, tracked
+from swupd.agent.state import State, applied, leave, locked, tracked
 from swupd.agent.unpacker import started
 from swupd.errors import Refused, VersionUnknown, WriteError
 from swupd.tree import Root

@@ -99,7 +99,7 @@ class Fetcher:
         routes: by which packs; asked where something is missing.
         """
         needed = {e.digest: e for e in plan.write}
-        missing = {digest for digest in needed if self.state.staged(digest, self.rule) is None}
+        missing = {digest for digest in needed if self.state.staged.find(digest, self.rule) is None}
         missing -= {digest for digest in sorted(missing) if self._from_device(digest)}
         if missing:
             ways = tuple(routes())
@@ -109,7 +109,7 @@ class Fetcher:
         missing -= {digest for digest in sorted(missing) if self._in_place(needed[digest])}
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
-        self.state.write_back()
+        self.state.staged.write_back()
         self.unpacker.rest()
 
     def _from_device(self, digest: str) -> bool:
@@ -119,7 +119,7 @@ class Fetcher:
 
     def _copied(self, digest: str, found: Node) -> bool:
         try:
-            self.state.put(digest, found, self.root.chunks(found), self.rule)
+            self.state.staged.put(digest, found, self.root.chunks(found), self.rule)
         except HashMismatch:
             return False
         return True
@@ -245,7 +245,7 @@ class Fetcher:
             for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
-                    self.state.put(name, member.node, member.content, self.rule)
+                    self.state.staged.put(name, member.node, member.content, self.rule)
                     missing.discard(name)
                     continue
                 pair = delta.parse_name(name) if folder == "delta" and member.node.kind == "F" else None
@@ -260,7 +260,7 @@ class Fetcher:
         old, new = pair
         source, open_source = self._source(old), self.root.file
         if source is None:
-            source, open_source = self.state.staged(old, self.rule), self.state.staged_file
+            source, open_source = self.state.staged.find(old, self.rule), self.state.staged.file
         if source is None or source.kind != "F" or max(source.size, member.node.size) > stream.MAX_DELTA_RESULT:
             return
         with contextlib.ExitStack() as stack:
@@ -289,7 +289,7 @@ class Fetcher:
             made = answer()
             mode, uid, gid, size = made.node.mode, made.node.uid, made.node.gid, made.node.size
             node = Node("/" + job.digest, "F", mode, uid, gid, size, xattrs=job.source.xattrs)
-            self.state.put(job.digest, node, made.content, self.rule)
+            self.state.staged.put(job.digest, node, made.content, self.rule)
             missing.discard(job.digest)
         except (ArchiveError, HashMismatch) as e:
             self._refuse(e)
@@ -350,7 +350,7 @@ class Fetcher:
                 count += 1
                 if count > 1 or member.name.rstrip("/") != entry.digest:
                     raise ArchiveError("its archive holds something else")
-                self.state.put(entry.digest, member.node, member.content, self.rule)
+                self.state.staged.put(entry.digest, member.node, member.content, self.rule)
         if not count:
             raise ArchiveError("its archive is empty")
 

@@ -34,9 +34,9 @@ Progress = Callable[[int, int, str], None]
 class Staging(Protocol):
     """Where the objects of a plan lie."""
 
-    def staged_node(self, digest: str) -> Node | None: ...
-    def staged_content(self, digest: str) -> Iterator[bytes]: ...
-    def staged_link(self, digest: str, folder: int, name: bytes) -> bool: ...
+    def node(self, digest: str) -> Node | None: ...
+    def content(self, digest: str) -> Iterator[bytes]: ...
+    def link(self, digest: str, folder: int, name: bytes) -> bool: ...
     def untouched(self, digest: str) -> bool: ...
     def settle(self) -> None: ...
 
@@ -249,7 +249,7 @@ class Preparation:
         node = self._node(entry)
         covered = self._linked(entry, node, fd, name)
         if covered is None:
-            content = self.staging.staged_content(entry.digest) if node.kind == "F" else ()
+            content = self.staging.content(entry.digest) if node.kind == "F" else ()
             covered = self._covered(entry, node, create(fd, name, node, content))
             if node.kind != "D":
                 finish(fd, name, covered)
@@ -264,7 +264,7 @@ class Preparation:
         if node.kind != "F":
             return None
         known = self.staging.untouched(entry.digest) and not (self.rule is XattrRule.UNKNOWN and node.xattrs)
-        if not self.staging.staged_link(entry.digest, fd, name):
+        if not self.staging.link(entry.digest, fd, name):
             return None
         if known:
             covered = node if self.rule is XattrRule.HASHED else node.without_xattrs()
@@ -276,7 +276,7 @@ class Preparation:
         return None
 
     def _node(self, entry: Entry) -> Node:
-        node = self.staging.staged_node(entry.digest)
+        node = self.staging.node(entry.digest)
         if node is None:
             raise HashMismatch(f"the staged object of {entry.name} is gone or damaged", "Run the command again.")
         return node

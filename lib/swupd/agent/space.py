@@ -8,7 +8,7 @@ import stat
 from swupd import paths
 from swupd.agent.plan import Plan
 from swupd.agent.report import size
-from swupd.agent.state import State
+from swupd.agent.staging import Staged
 from swupd.errors import DiskSpace, write_error
 from swupd.stream import KIB
 from swupd.tree import Root
@@ -20,7 +20,7 @@ _BLOCK = 4096
 _FAT = frozenset({b"vfat", b"msdos", b"exfat"})
 
 
-def check(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)) -> int:
+def check(staged: Staged, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)) -> int:
     """Bytes that the new objects of a staged plan take. Raises DiskSpace where a file system lacks room.
 
     A staged file that becomes the new one by a link needs no room a second time.
@@ -40,7 +40,7 @@ def check(state: State, plan: Plan, root: Root, shadow: tuple[int, int] = (0, 0)
             place = _existing(root, entry.name)
             folders[above] = place, os.stat(place).st_dev
         place, device = folders[above]
-        length, links = state.staged_room(entry.digest, device)
+        length, links = staged.room(entry.digest, device)
         size_of_new = _BLOCK if entry.kind == "D" else -(-length // _BLOCK) * _BLOCK
         total += size_of_new
         places.setdefault(device, place)
