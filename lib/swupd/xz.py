@@ -16,8 +16,8 @@ class Effort(enum.Enum):
     """How hard to try.
 
     BEST is for plain deltas, which are mostly runs of zeros: those want long matches. LOOSE is for small ones together.
-    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: half the time for fewer
-    bytes. PACKED is for what is compressed already.
+    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: most of them is
+    digests, in which there is nothing to find. PACKED is for what is compressed already.
     """
 
     NORMAL = "normal"
@@ -39,7 +39,7 @@ _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 64, "depth": 16},
     Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
     Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3},
-    Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 8},
+    Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 128, "mf": lzma.MF_HC3, "depth": 8},
     Effort.PACKED: {"mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8, "depth": 1},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 24, "mode": lzma.MODE_FAST},
 }

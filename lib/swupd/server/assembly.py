@@ -307,10 +307,7 @@ def _write_manifests(draft: Draft, report: Report) -> None:
 def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> None:
     version = draft.release.version
     draft.staging.write(stream.manifest(version, name), [data])
-    # Only the search of old clients fetches the one of all files.
-    effort = Effort.FAST if name == FULL else Effort.LISTS
-    packed = archive.manifest_tar(f"Manifest.{name}", data, others, effort)
-    draft.staging.write(stream.manifest_tar(version, name), [packed])
+    draft.staging.write(stream.manifest_tar(version, name), [archive.manifest_tar(f"Manifest.{name}", data, others)])
 
 
 def _write_manifest_deltas(draft: Draft) -> None:
