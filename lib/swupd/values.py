@@ -1,6 +1,6 @@
-"""Frozen values are named tuples, where devices load them: a dataclass takes ten times as long to be defined.
+"""Frozen values are named tuples, where devices load them: a dataclass takes six times as long to be defined.
 
-The functions of one are compiled whenever its module is loaded; a command loads sixty such types (docs/adr/0016).
+The functions of one are compiled whenever its module is loaded; an update loads 45 such types (docs/adr/0016).
 """
 
 from __future__ import annotations
