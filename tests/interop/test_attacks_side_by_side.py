@@ -129,7 +129,7 @@ def test_a_trickle(both: tuple[Theirs, Trusting], attacker: Attacker, monkeypatc
     finally:
         running.kill()
         running.wait()
-    monkeypatch.setattr(source.Transport.__init__, "__defaults__", _with_grace(2.0))
+    monkeypatch.setattr(source.Transport.__new__, "__defaults__", _with_grace(2.0))
     begin = time.monotonic()
     done = ours.run("update", "--max-retries", "0")
     assert done.code != 0 and "too slowly" in done.err
@@ -138,7 +138,7 @@ def test_a_trickle(both: tuple[Theirs, Trusting], attacker: Attacker, monkeypatc
 
 def _with_grace(seconds: float) -> tuple[object, ...]:
     """The defaults of Transport, with another time for which a slow start is forgiven."""
-    defaults = source.Transport.__init__.__defaults__ or ()
+    defaults = source.Transport.__new__.__defaults__ or ()
     return tuple(seconds if value == source.GRACE_SECONDS else value for value in defaults)
 
 
