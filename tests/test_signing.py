@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from swupd import signatures
 from swupd.errors import SignatureError
+from swupd.publickey import PublicKey
 from swupd.server import signing
 from swupd.server.signing import Signer
 from tests.conftest import Golden
@@ -390,3 +391,19 @@ def test_generated_keys_sign_and_are_trusted() -> None:
     found = signatures.verify(DATA, made, signatures.load_trust(root, NOW), NOW)
     assert signatures.expires(found) == NOW + 29 * DAY
     assert signatures.embedded(made) == (found,)
+
+
+def test_keys_are_the_same_whoever_checks_for_them() -> None:
+    one, same, other = (
+        PublicKey(der, verify) for der, verify in ((b"a", all_right), (b"a", all_wrong), (b"b", all_right))
+    )
+    assert [one == same, one != same, one == other, one != other] == [True, False, False, True]
+    assert {one: 1}[same] == 1
+
+
+def all_right(der: bytes, signature: bytes, data: bytes) -> bool:
+    return True
+
+
+def all_wrong(der: bytes, signature: bytes, data: bytes) -> bool:
+    return False

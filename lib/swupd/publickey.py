@@ -19,6 +19,10 @@ class PublicKey(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and other.der == self.der
 
+    def __ne__(self, other: object) -> bool:
+        # A tuple has one of its own, which would compare who verifies, too.
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.der)
 
