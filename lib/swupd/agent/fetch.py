@@ -106,7 +106,8 @@ class Fetcher:
             self._packs(missing, [route[0] for route in ways if len(route) == 1], steps)
             for route in (route for route in ways if len(route) > 1):
                 self._follow(missing, route, steps)
-        missing -= {digest for digest in sorted(missing) if self._in_place(needed[digest])}
+        read = {node.path for node in self.seen.values()}
+        missing -= {d for d in sorted(missing) if needed[d].name not in read and self._in_place(needed[d])}
         steps.begin("validate_fullfiles")
         self._fullfiles([needed[digest] for digest in sorted(missing)], steps)
         self.state.staged.write_back()

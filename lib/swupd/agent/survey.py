@@ -85,18 +85,19 @@ def observe(
     """
     progress = steps.begin("check_files_hash")
     kinds: dict[str, str] = {}
-    wrong = {e.name for e in changes.put if _replaces(e, owned.get(e.name))}
+    replaced = {e.name for e in changes.put if _replaces(e, owned.get(e.name))}
+    wrong: set[str] = set()
     seen: dict[str, Node] = {}
-    for path, kind, found in differing(root, (e for e in changes.put if e.name not in wrong), rule, progress):
+    for path, kind, found in differing(root, (e for e in changes.put if e.name not in replaced), rule, progress):
         wrong.add(path)
         if kind is not None:
             kinds[path] = kind
         if kind == "F":
             seen.update(found)
-    right = {entry.name: entry.kind for entry in changes.put if entry.name not in wrong}
+    right = {e.name: e.kind for e in changes.put if e.name not in wrong and e.name not in replaced}
     kinds.update(right)
     for path in plan.look_at(changes):
-        if path not in kinds and (other := kind_at(root, path)) is not None:
+        if path not in right and path not in wrong and (other := kind_at(root, path)) is not None:
             kinds[path] = other
     below = {e.name: _below(root, e.name) for e in changes.put if e.kind != "D" and kinds.get(e.name) == "D"}
     return Facts(frozenset(right), kinds, below), seen
