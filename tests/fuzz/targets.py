@@ -30,8 +30,9 @@ from swupd import (
     tree,
 )
 from swupd.agent import anchor, catalog, cli, journal, report, session, settings, state, trust
-from swupd.agent.fetch import Fetcher, Limits
+from swupd.agent.fetch import Fetcher
 from swupd.agent.journal import Journal, Op
+from swupd.agent.limits import Limits
 from swupd.agent.objects import XattrRule
 from swupd.agent.source import Source, Transport
 from swupd.agent.state import Layout, State

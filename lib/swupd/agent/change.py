@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from swupd.agent import actions, ahead, fetch, pending, plan, routes, shadow, space, survey, transaction
+from swupd.agent import actions, ahead, fetch, limits, offers, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.ahead import Ahead
 from swupd.agent.apply import Outcome, apply
 from swupd.agent.backend import TOP, back_end, obstacle
@@ -22,7 +22,6 @@ from swupd.agent.state import State
 from swupd.errors import DiskSpace
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
-from swupd.stream import MIB
 from swupd.tree import Node, Root
 
 _NOTES = 4
@@ -167,19 +166,13 @@ def _fetch(
 ) -> None:
     if not session.settings.skip_space_check:
         space.check_download(state.layout.here, expected)
-    largest = max((m.contentsize for m in wish.manifests.values()), default=0)
-    limits = fetch.Limits(
-        file=2 * largest + 16 * MIB,
-        pack={name: 2 * m.contentsize + 4096 * len(m.entries) + 16 * MIB for name, m in wish.manifests.items()},
-        measure=wish.measure,
-    )
     fetch.Fetcher(
         source=session.content,
         state=state,
         root=root,
         rule=wish.rule,
         owned=tuple(wish.owned.values()),
-        limits=limits,
+        limits=limits.allowed(wish.manifests, wish.measure),
         parallel=session.settings.parallel,
         report=session.report,
         unpacker=session.catalog.unpacker,
@@ -189,7 +182,7 @@ def _fetch(
 
 def _routes(session: Session, wish: Wish, expected: int, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
     """By which packs the bundles get where they shall be, as far as single files do not take fewer bytes."""
-    return routes.found(packs, wish.between, lambda pack: fetch.chosen(session.content, pack), expected // _SHRINKS)
+    return routes.found(packs, wish.between, lambda pack: offers.chosen(session.content, pack), expected // _SHRINKS)
 
 
 def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:
@@ -222,7 +215,7 @@ def _act(session: Session, wish: Wish, made: Plan, steps: Steps) -> tuple[str, .
 
 def _describe(session: Session, wish: Wish, made: Plan, expected: int, ways: tuple[Route, ...]) -> None:
     say = session.report.say
-    to_fetch, unknown = fetch.download_size(session.content, made, ways)
+    to_fetch, unknown = offers.download_size(session.content, made, ways)
     units, boot = plan.touched(made)
     say("Dry run: nothing is changed.")
     if wish.bundles:

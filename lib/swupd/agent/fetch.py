@@ -14,14 +14,15 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from swupd import delta, folding, stream
+from swupd import delta, stream
 from swupd.agent.arriving import Arrival
+from swupd.agent.limits import Limits
 from swupd.agent.objects import XattrRule, digests
 from swupd.agent.origin import Origin
 from swupd.agent.patching import Job, Patching, held, unfolded
-from swupd.agent.plan import Pack, Plan
+from swupd.agent.plan import Plan
 from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
 from swupd.agent.state import State
@@ -29,37 +30,12 @@ from swupd.agent.survey import look
 from swupd.agent.unpacker import Answer, Here, Unpacks
 from swupd.archive import Member
 from swupd.errors import ArchiveError, DownloadError, HashMismatch, SwupdError
-from swupd.lengths import Length
 from swupd.manifest import Entry
 from swupd.tree import Node, Root
 
 _OVERHEAD = 64 * stream.KIB
 _LARGE_DELTA = 128 * stream.KIB
 _LARGE_FILE = 8 * stream.MIB
-
-
-class Limits(NamedTuple):
-    """The largest sizes that a release allows.
-
-    file: of one object, pack: of a bundle's pack unpacked, where nobody has signed a size. measure: what was signed.
-    """
-
-    file: int
-    pack: Mapping[str, int]
-    measure: Callable[[str], Length | None] = lambda _: None
-
-    def of(self, name: str, otherwise: int) -> Length:
-        """How long an object is at most. Raises DownloadError where the list of lengths cannot be had."""
-        return self.measure(name) or Length(otherwise, otherwise)
-
-    def check(self, name: str, place: Path) -> None:
-        """Raises DownloadError where an object that arrived is not as long as was signed."""
-        signed = self.measure(name)
-        if signed is not None and place.stat().st_size != signed.stored:
-            raise DownloadError(
-                f"{name} has {place.stat().st_size} bytes where the release says {signed.stored}",
-                "The mirror is inconsistent: try another one.",
-            )
 
 
 class Fetcher:
@@ -377,28 +353,3 @@ def _soonest(coming: Iterable[Arrival]) -> Iterator[Arrival]:
 
 def _sum(hops: Iterable[Hop]) -> int:
     return sum(hop.size or 0 for hop in hops)
-
-
-def chosen(source: Origin, pack: Pack) -> Hop:
-    """The smallest form of a pack that the server has and this device can use."""
-    for variant in folding.variants() if pack.from_version else ():
-        name = stream.pack(pack.bundle, pack.to_version, pack.from_version, variant)
-        size = source.size(name)
-        if size is not None:
-            return Hop(pack, name, size)
-    name = stream.pack(pack.bundle, pack.to_version, pack.from_version)
-    return Hop(pack, name, source.size(name))
-
-
-def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[int, int]:
-    """(bytes to fetch, number of objects whose size the server did not tell); nothing is fetched.
-
-    Packs count where the server has them; without any, each object counts by itself.
-    """
-    sizes = [hop.size for route in packs for hop in route]
-    if any(s is not None for s in sizes):
-        return sum(s or 0 for s in sizes), 0
-    objects = {e.digest: e for e in plan.write}.values()
-    with ThreadPoolExecutor(15) as pool:
-        single = list(pool.map(lambda e: source.size(stream.fullfile(e.version, e.digest)), objects))
-    return sum(s or 0 for s in single), sum(s is None for s in single)
