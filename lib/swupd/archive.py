@@ -23,7 +23,7 @@ from swupd import paths
 from swupd.errors import ArchiveError
 from swupd.stream import MIB
 from swupd.tree import Node
-from swupd.xz import Effort, compress
+from swupd.xz import Effort, compress, stored
 
 SOLID_LIMIT = 128 * 1024
 """Contents of at least so many bytes are compressed on their own."""
@@ -140,6 +140,11 @@ def fullfile(digest: str, node: Node, content: bytes, effort: Effort = Effort.NO
 def content_block(content: bytes, effort: Effort = Effort.NORMAL) -> bytes:
     """The .xz stream that holds a large content on its own."""
     return compress(_padded(content), effort)
+
+
+def stored_block(content: bytes) -> bytes:
+    """The same for a content that is compressed already."""
+    return stored(_padded(content))
 
 
 def content_stream(digest: str, node: Node, tar: bytes) -> bytes | None:

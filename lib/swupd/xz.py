@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import lzma
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 
-from swupd.stream import MIB
+from swupd.stream import KIB, MIB
 
 LARGEST_DICTIONARY = 8 * MIB
 """What preset 6 takes, and what a reader needs in memory."""
@@ -17,7 +19,7 @@ class Effort(enum.Enum):
 
     BEST is for plain deltas, which are mostly runs of zeros: those want long matches. LOOSE is for small ones together.
     RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: most of them is
-    digests, in which there is nothing to find. PACKED is for what is compressed already.
+    digests, in which there is nothing to find.
     """
 
     NORMAL = "normal"
@@ -25,7 +27,6 @@ class Effort(enum.Enum):
     LOOSE = "loose"
     RUNS = "runs"
     FAST = "fast"
-    PACKED = "packed"
     LISTS = "lists"
 
     @property
@@ -40,7 +41,6 @@ _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
     Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 128, "mf": lzma.MF_HC3, "depth": 8},
-    Effort.PACKED: {"mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8, "depth": 1},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 24, "mode": lzma.MODE_FAST},
 }
 
@@ -55,3 +55,45 @@ def compress(data: bytes, effort: Effort = Effort.NORMAL, largest: int = LARGEST
 def fitted_dictionary(size: int) -> int:
     """An LZMA dictionary no larger than the data needs, in bytes: half the time of preset 6's, same size."""
     return min(LARGEST_DICTIONARY, max(4096, 1 << max(0, size - 1).bit_length()))
+
+
+_MAGIC, _END_MAGIC = b"\xfd7zXZ\0", b"YZ"
+_FLAGS = b"\0\1"
+"""CRC32 is the check."""
+_LZMA2 = b"\2\0\x21\1\x0c\0\0\0"
+"""A block header without its CRC32: 12 bytes, one filter, LZMA2, its dictionary 256 KiB."""
+_MOST_STORED = 64 * KIB
+_FIRST_CHUNK, _NEXT_CHUNK, _LAST_CHUNK = b"\1", b"\2", b"\0"
+
+
+def stored(data: bytes) -> bytes:
+    """One .xz stream that holds bytes as they are, for what is compressed already. (The .xz File Format, 1.1.0.)"""
+    if not data:
+        return compress(data)
+    body = b"".join(_chunks(data)) + _LAST_CHUNK
+    unpadded = len(_LZMA2) + 4 + len(body) + 4
+    block = _with_crc32(_LZMA2) + body + bytes(-len(body) % 4) + struct.pack("<I", zlib.crc32(data))
+    index = b"\0\1" + _number(unpadded) + _number(len(data))
+    index = _with_crc32(index + bytes(-len(index) % 4))
+    tail = struct.pack("<I", len(index) // 4 - 1) + _FLAGS
+    return b"".join((_MAGIC, _with_crc32(_FLAGS), block, index, struct.pack("<I", zlib.crc32(tail)), tail, _END_MAGIC))
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """LZMA2 chunks that are not compressed; the first one resets the dictionary."""
+    for at in range(0, len(data), _MOST_STORED):
+        chunk = data[at : at + _MOST_STORED]
+        yield (_NEXT_CHUNK if at else _FIRST_CHUNK) + struct.pack(">H", len(chunk) - 1) + chunk
+
+
+def _with_crc32(data: bytes) -> bytes:
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def _number(value: int) -> bytes:
+    """7 bits a byte, the lowest first."""
+    made = bytearray()
+    while value >= 128:
+        made.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*made, value))

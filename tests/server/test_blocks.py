@@ -51,7 +51,7 @@ def relocated(count: int) -> bytes:
     ],
 )
 def test_a_diff_is_stored_by_what_suits_it(block: bytes, expected: str) -> None:
-    stored = blocks.diff(block, Form.PLAIN, 0, Effort.BEST)
+    stored = blocks.diff(block, Form.PLAIN, Effort.BEST, 0)
     assert stored.encoding == expected
     assert UNPACK[stored.encoding](stored.data) == block
 
@@ -60,7 +60,7 @@ def test_a_diff_is_stored_by_what_suits_it(block: bytes, expected: str) -> None:
 @pytest.mark.parametrize("size", [30_000, 300_000, 3 * MIB])
 def test_what_is_chosen_is_about_the_smallest(size: int, every: int) -> None:
     block = diff(size, every)
-    chosen = blocks.diff(block, Form.PLAIN, 0, Effort.BEST)
+    chosen = blocks.diff(block, Form.PLAIN, Effort.BEST, 0)
     assert UNPACK[chosen.encoding](chosen.data) == block
     best = min(len(bz2.compress(block)), len(lzma.compress(block, preset=6)))
     assert len(chosen.data) <= 1.3 * best
@@ -68,17 +68,17 @@ def test_what_is_chosen_is_about_the_smallest(size: int, every: int) -> None:
 
 def test_a_sample_of_a_large_diff_shows_what_is_smaller() -> None:
     for_xz, for_bzip2 = relocated(40_000), diff(2 * MIB, 15)
-    assert blocks.diff(for_xz, Form.PLAIN, 0, Effort.BEST).encoding == "xz"
-    assert blocks.diff(for_bzip2, Form.PLAIN, 0, Effort.BEST).encoding == "bzip2"
+    assert blocks.diff(for_xz, Form.PLAIN, Effort.BEST, 0).encoding == "xz"
+    assert blocks.diff(for_bzip2, Form.PLAIN, Effort.BEST, 0).encoding == "bzip2"
 
 
 def test_in_a_hurry_all_diffs_are_bzip2s() -> None:
-    assert blocks.diff(relocated(40_000), Form.PLAIN, 0, Effort.FAST).encoding == "bzip2"
+    assert blocks.diff(relocated(40_000), Form.PLAIN, Effort.FAST, 0).encoding == "bzip2"
 
 
 def test_runs_are_xzs() -> None:
     block = diff(400_000, 100)
-    stored = blocks.diff(block, Form.RUNS, 0, Effort.BEST)
+    stored = blocks.diff(block, Form.RUNS, Effort.BEST, 0)
     assert stored.encoding == "xz" and runs.expand(lzma.decompress(stored.data)) == block
 
 
@@ -86,15 +86,15 @@ def test_runs_are_xzs() -> None:
 def test_small_blocks_are_left_to_the_pack(form: Form) -> None:
     block = diff(30_000, 10)
     plain = runs.pack(block) if form is Form.RUNS else block
-    assert blocks.diff(block, form, 64_000, Effort.BEST) == ("none", plain)
-    assert blocks.control(block, 64_000, Effort.BEST) == blocks.extra(block, 64_000, Effort.BEST) == ("none", block)
+    assert blocks.diff(block, form, Effort.BEST, 64_000) == ("none", plain)
+    assert blocks.control(block, Effort.BEST, 64_000) == blocks.extra(block, Effort.BEST, 64_000) == ("none", block)
 
 
 def test_control_blocks_are_the_smaller_of_two() -> None:
     numbers = [(NOISE.randrange(5000), NOISE.randrange(100), NOISE.randrange(-999, 999)) for _ in range(9000)]
     large = b"".join(struct.pack("<qqq", *three) for three in numbers)
     for block in (large, large[:2400], large[:24]):
-        stored = blocks.control(block, 0, Effort.BEST)
+        stored = blocks.control(block, Effort.BEST, 0)
         assert UNPACK[stored.encoding](stored.data) == block
         smallest = min(len(block), len(bz2.compress(block)), len(lzma.compress(block, check=lzma.CHECK_CRC32)) + 50)
         assert len(stored.data) <= smallest

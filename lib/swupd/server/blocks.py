@@ -32,7 +32,7 @@ class Stored(NamedTuple):
     data: bytes
 
 
-def control(block: bytes, loose: int, effort: Effort) -> Stored:
+def control(block: bytes, effort: Effort, loose: int) -> Stored:
     """Triples of numbers. Blocks of at most loose bytes stay as they are, for what is compressed with others."""
     if len(block) <= loose:
         return Stored("none", block)
@@ -41,14 +41,14 @@ def control(block: bytes, loose: int, effort: Effort) -> Stored:
     return _smallest(block, _bzip2(block))
 
 
-def extra(block: bytes, loose: int, effort: Effort) -> Stored:
+def extra(block: bytes, effort: Effort, loose: int) -> Stored:
     """Bytes that the old file does not have."""
     if (zeros := _zeros(block)) is not None:
         return zeros
     return _smallest(block, _xz(block, effort, _DICTIONARY)) if len(block) > loose else Stored("none", block)
 
 
-def diff(block: bytes, form: Form, loose: int, effort: Effort) -> Stored:
+def diff(block: bytes, form: Form, effort: Effort, loose: int) -> Stored:
     """What is added to the old file's bytes: mostly zeros."""
     if (zeros := _zeros(block)) is not None:
         return zeros

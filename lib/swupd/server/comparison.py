@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from swupd import patches
+from swupd.archive import SOLID_LIMIT
 from swupd.delta import Form, Header
 from swupd.server import blocks, diagonals, matching
+from swupd.server.blocks import Stored
 from swupd.server.matching import Match
 from swupd.stream import MAX_DELTA_RESULT
 from swupd.xz import Effort
@@ -29,7 +32,12 @@ def compare(old: bytes, new: bytes) -> Comparison | None:
     if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
         return None
     found = matching.blocks(old, new, [Match(0, 0, len(new))] if old == new else diagonals.matches(old, new))
-    return Comparison(old, new, found) if len(found.control) <= len(new) else None
+    if len(found.control) > len(new):
+        return None
+    compared = Comparison(old, new, found)
+    # Before anything is compressed: what was found is tried once, whatever forms it is written in.
+    as_it_is = [Stored("none", block) for block in (found.control, found.diff, found.extra)]
+    return compared if patches.apply(_delta(compared, Form.PLAIN, 0, 0, 0, as_it_is), old).content == new else None
 
 
 def pack(
@@ -47,19 +55,28 @@ def pack(
     loose: blocks of at most so many bytes stay as they are, for what is compressed together with others.
     effort: how hard to try with the rest.
     """
-    old, new, found = compared.old, compared.new, compared.blocks
-    control = blocks.control(found.control, loose, effort)
-    extra = blocks.extra(found.extra, loose, effort)
+    found = compared.blocks
+    control = cache(partial(blocks.control, found.control, effort))
+    extra = cache(partial(blocks.extra, found.extra, effort))
     made = {}
     for form in forms:
-        diff = blocks.diff(found.diff, form, loose, effort)
-        sizes = (len(control.data), len(diff.data), len(extra.data))
-        encodings = (control.encoding, diff.encoding, extra.encoding)
-        header = Header(form, sizes, encodings, len(old), len(new), mode, uid, gid)
-        delta = b"".join((header.pack(), control.data, diff.data, extra.data))
-        if (loose or len(delta) <= 0.9 * len(new)) and patches.apply(delta, old).content == new:
+        parts = (control, cache(partial(blocks.diff, found.diff, form, effort)), extra)
+        packed = [part(loose) for part in parts]
+        delta = _delta(compared, form, mode, uid, gid, packed)
+        if len(delta) >= SOLID_LIMIT:
+            # Nothing is compressed together with it.
+            packed = [part(0) if block.encoding == "none" else block for part, block in zip(parts, packed, strict=True)]
+            delta = _delta(compared, form, mode, uid, gid, packed)
+        if loose or len(delta) <= 0.9 * len(compared.new):
             made[form] = delta
     return made
+
+
+def _delta(compared: Comparison, form: Form, mode: int, uid: int, gid: int, packed: Sequence[Stored]) -> bytes:
+    sizes = (len(packed[0].data), len(packed[1].data), len(packed[2].data))
+    encodings = (packed[0].encoding, packed[1].encoding, packed[2].encoding)
+    header = Header(form, sizes, encodings, len(compared.old), len(compared.new), mode, uid, gid)
+    return b"".join((header.pack(), *(block.data for block in packed)))
 
 
 def make(

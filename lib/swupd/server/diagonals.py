@@ -1,13 +1,14 @@
 """Large files of which most stayed in order: long stretches are looked for where they should be.
 
 A stretch is like one of the old file that lies a certain distance away; from one stretch to the next that distance
-changes by what came or went between them. Following it takes a tenth of the time of sorting all suffixes of the old
-file, and what is found in order compresses a little better. What lies between stretches is left to `matching`.
+changes by what came or went between them, which is little. Following it takes a tenth of the time of sorting all
+suffixes of the old file. What lies between stretches is left to `matching`, with the part of the old file around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from swupd.server import matching
 from swupd.server.matching import Match, difference
@@ -19,16 +20,28 @@ _CHUNK = KIB
 _LIKE = 0.75
 """Part of a chunk's bytes that are the same where it belongs to a stretch."""
 _SEARCHED = 64 * KIB
-_STEP = 512
 _PROBE = 32
 _KINDS = 8
 """A probe with fewer different bytes is found everywhere."""
-_REACH = 256 * KIB
-"""How much the distance may change from one stretch to the next."""
-_MARGIN = 4 * KIB
+
+
+class _Search(NamedTuple):
+    """reach: how much the distance may have changed. step: between probes. chunks: how many must be alike there."""
+
+    reach: int
+    step: int
+    chunks: int
+
+
+_SEARCHES = (_Search(2 * KIB, 512, 1), _Search(256 * KIB, 8 * KIB, 16))
+"""What is further away is more often like it by chance, and takes longer to look for (docs/adr/0012)."""
+_MARGIN = 16 * KIB
+"""How much of the old file around a place is looked through at most."""
 _NEAR = 32
-_APART = 10
+_APART, _APART_IN_LARGE = 5, 2
 """Of files of which more than one byte in so many lies outside of stretches, nothing is gained."""
+_LARGE = 16 * MIB
+"""From here on sorting suffixes takes longer than what is between stretches does, be it half of a file."""
 _PATIENCE = 256 * KIB
 
 
@@ -41,6 +54,7 @@ def matches(old: bytes, new: bytes) -> list[Match]:
 def stretches(old: bytes, new: bytes) -> list[Match] | None:
     """Long stretches in the order of the new file, in whole chunks; None where there is too much beside them."""
     found: list[Match] = []
+    one_in = _APART_IN_LARGE if len(new) >= _LARGE else _APART
     at = distance = apart = 0
     while at + _CHUNK <= len(new):
         begin = at
@@ -52,7 +66,7 @@ def stretches(old: bytes, new: bytes) -> list[Match] | None:
         following = _following(old, new, at, distance)
         until = min(at + _SEARCHED, len(new)) if following is None else following[0]
         apart += until - at
-        if apart > _PATIENCE + until // _APART:
+        if apart > _PATIENCE + until // one_in:
             return None
         at, distance = (until, distance) if following is None else following
     return found
@@ -60,14 +74,17 @@ def stretches(old: bytes, new: bytes) -> list[Match] | None:
 
 def _following(old: bytes, new: bytes, at: int, distance: int) -> tuple[int, int] | None:
     """(where the next stretch begins, its distance) if it begins soon."""
-    for probed in range(at, min(at + _SEARCHED, len(new) - _CHUNK), _STEP):
-        probe = new[probed : probed + _PROBE]
-        if len(set(probe)) < _KINDS:
-            continue
-        expected = probed + distance
-        there = old.find(probe, max(0, expected - _REACH), max(0, expected + _REACH))
-        if there >= 0 and _like(old, new, probed, there - probed):
-            return probed, there - probed
+    until = min(at + _SEARCHED, len(new) - _CHUNK)
+    for search in _SEARCHES:
+        for probed in range(at, until, search.step):
+            probe = new[probed : probed + _PROBE]
+            if len(set(probe)) < _KINDS:
+                continue
+            expected = probed + distance
+            there = old.find(probe, max(0, expected - search.reach), max(0, expected + search.reach))
+            chunks = range(probed, probed + search.chunks * _CHUNK, _CHUNK)
+            if there >= 0 and all(_like(old, new, chunk, there - probed) for chunk in chunks):
+                return probed, there - probed
     return None
 
 
@@ -84,7 +101,8 @@ def _filled(old: bytes, new: bytes, found: list[Match]) -> Iterator[Match]:
     at = there = 0
     for stretch in (*filter(None, map(_inner, found)), Match(len(old), len(new), 0)):
         first, last = sorted((there, stretch.old))
-        first, last = max(0, first - _MARGIN), min(len(old), last + _MARGIN)
+        margin = min(_MARGIN, max(0, stretch.new - at))
+        first, last = max(0, first - margin), min(len(old), last + margin)
         if at < stretch.new and first < last:
             between = matching.matches(old[first:last], new[at : stretch.new])
             yield from (Match(m.old + first, m.new + at, m.length) for m in between)

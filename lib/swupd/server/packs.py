@@ -148,6 +148,24 @@ class Small:
         return _made(names, self.before, lambda: compress(self.group.tar(), self.effort))
 
 
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A large delta: its blocks are compressed already."""
+
+    name: str
+    node: Node
+    read: Callable[[], bytes]
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the pack's tar."""
+        return archive.member_size(self.name, self.node)
+
+    def compressed(self) -> bytes:
+        """The delta as .xz streams: header, content."""
+        return compress(archive.header(self.name, self.node)) + archive.stored_block(self.read())
+
+
 def _made(names: Sequence[str], before: Before, pack: Callable[[], bytes]) -> Made:
     """A piece from the pack before, or made now. Names are enough to know it by: they hold the objects' digests."""
     known = hashlib.sha256("\n".join(names).encode()).digest()
@@ -178,7 +196,7 @@ class Mark:
     digest: bytes = b""
 
 
-Piece = Small | Solid | Ready
+Piece = Small | Solid | Large | Ready
 Written = tuple[Piece, int, Mark]
 """A piece of a pack, where it begins in it, and what is known of its bytes."""
 
@@ -214,8 +232,7 @@ def pieces(
     alone = sorted((d for d in changed if d[1].size >= archive.SOLID_LIMIT), key=lambda d: -d[1].size)
     loose = [d for d in changed if d[1].size < archive.SOLID_LIMIT]
     yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
-    # These were compressed already; what can still be saved on them is little.
-    yield from (Small(Group((d,)), NOTHING_BEFORE, Effort.PACKED) for d in alone)
+    yield from (Large(*delta) for delta in alone)
     if deltas:
         groups = archive.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
