@@ -8,6 +8,7 @@ import io
 import lzma
 import random
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swupd import archive, hashing, paths, tree
+from swupd import archive, hashing, paths, tree, xz
 from swupd.errors import ArchiveError
 from swupd.tree import Node
 from swupd.xz import Effort
@@ -26,6 +27,7 @@ LIMIT = 2**24
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "none": bytes,
     "xz": archive.compress,
+    "xz, stored": xz.stored,
     "xz-crc64": lambda b: lzma.compress(b, lzma.FORMAT_XZ, lzma.CHECK_CRC64),
     "lzma": lambda b: lzma.compress(b, lzma.FORMAT_ALONE),
     "gzip": gzip.compress,
@@ -322,6 +324,16 @@ def test_a_large_content_is_a_stream_of_its_own_that_packs_can_reuse() -> None:
     assert archive.content_stream(DIGEST, node, tar) == archive.content_block(content)
     assert archive.content_stream("cd" * 32, node, tar) is None
     assert archive.content_stream(DIGEST, file(b"x"), archive.fullfile(DIGEST, file(b"x"), b"x")) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 127, 128, 16_383, 16_384, 65_535, 65_536, 65_537, 131_072, 3_000_001])
+def test_what_is_stored_is_an_xz_stream_of_little_more(size: int) -> None:
+    content = random.Random(7).randbytes(size)
+    stored = xz.stored(content)
+    assert lzma.decompress(stored, lzma.FORMAT_XZ) == content
+    assert len(stored) <= 60 + 1.0001 * size
+    checked = subprocess.run(["xz", "--decompress", "--stdout"], input=stored, capture_output=True, check=True)
+    assert checked.stdout == content
 
 
 def test_a_manifest_is_shipped_as_it_is_hashed() -> None:

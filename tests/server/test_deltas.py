@@ -1,11 +1,18 @@
-"""Which old file a new one is made from."""
+"""Which old file a new one is made from, and what becomes of the deltas."""
 
 from __future__ import annotations
 
+import io
+import random
+
 import pytest
 
+from swupd import archive, patches
+from swupd.delta import Form, parse_header
 from swupd.manifest import Entry, Manifest
-from swupd.server import deltas
+from swupd.server import comparison, deltas, diagonals, packs
+from swupd.server.matching import Match
+from swupd.stream import MIB
 from swupd.tree import file_node
 from swupd.xz import Effort
 
@@ -63,3 +70,42 @@ def test_a_delta_must_be_smaller_than_the_fullfile() -> None:
     assert made.plain is not None
     assert made.runs is not None
     assert deltas.make((nodes[0], old), (nodes[1], new), 60, Effort.BEST) == deltas.Made()
+
+
+def test_what_was_matched_wrongly_makes_no_delta(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = random.Random(1).randbytes(10_000)
+    new = old[:5000] + b"more" + old[5000:]
+    assert comparison.compare(old, new) is not None
+    # As a fault in the matching might give them: beyond the old file; overlapping; not in order.
+    for first, second in ((5000, 5001), (5010, 5000), (-1, 5000)):
+        wrong = [Match(0, 0, first), Match(5000, 5004, second)]
+        monkeypatch.setattr(diagonals, "matches", lambda *_, wrong=wrong: wrong)
+        assert comparison.compare(old, new) is None
+
+
+@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize(("every", "encoding"), [(0, "none"), (6, "xz")], ids=["beside others", "by itself"])
+def test_a_small_block_is_left_loose_for_others_only(form: Form, every: int, encoding: str) -> None:
+    chance = random.Random(2)
+    old = chance.randbytes(2 * MIB)
+    text = b"".join(b"%d of many lines that are much alike\n" % n for n in range(1200))
+    new = bytearray(old[:MIB] + text + old[MIB:])
+    for at in range(0, MIB, every) if every else ():
+        new[at] = chance.randrange(256)
+    compared = comparison.compare(old, bytes(new))
+    assert compared is not None
+    delta = comparison.pack(compared, 0o100644, 0, 0, deltas.LOOSE, Effort.BEST, (form,))[form]
+    assert (len(delta) >= archive.SOLID_LIMIT) == bool(every)
+    assert parse_header(delta, len(delta))[0].encodings[2] == encoding
+    assert patches.apply(delta, old).content == new
+
+
+def test_a_large_delta_lies_in_a_pack_as_it_is() -> None:
+    large, small = random.Random(3).randbytes(archive.SOLID_LIMIT), bytes(1000)
+    contents = {"large": large, "small": small}
+    sizes = {name: len(data) for name, data in contents.items()}
+    made = packs.pieces([], {name: lambda name=name: contents[name] for name in contents}, sizes)
+    pack = b"".join(piece.compressed() for piece in made)
+    assert large[:1000] in pack
+    found = {m.name: b"".join(m.content) for m in archive.members(io.BytesIO(pack), 2**20)}
+    assert found == {"delta": b"", "staged": b"", "delta/large": large, "delta/small": small}

@@ -9,6 +9,7 @@ from functools import cache, partial
 from swupd import patches
 from swupd.archive import SOLID_LIMIT
 from swupd.delta import Form, Header
+from swupd.errors import ArchiveError
 from swupd.server import blocks, diagonals, matching
 from swupd.server.blocks import Stored
 from swupd.server.matching import Match
@@ -35,9 +36,18 @@ def compare(old: bytes, new: bytes) -> Comparison | None:
     if len(found.control) > len(new):
         return None
     compared = Comparison(old, new, found)
-    # Before anything is compressed: what was found is tried once, whatever forms it is written in.
+    return compared if _holds(compared) else None
+
+
+def _holds(compared: Comparison) -> bool:
+    """Whether the new file is made, before anything is compressed: once, whatever forms it will have."""
+    found = compared.blocks
     as_it_is = [Stored("none", block) for block in (found.control, found.diff, found.extra)]
-    return compared if patches.apply(_delta(compared, Form.PLAIN, 0, 0, 0, as_it_is), old).content == new else None
+    try:
+        made = patches.apply(_delta(compared, Form.PLAIN, 0, 0, 0, as_it_is), compared.old)
+    except ArchiveError:
+        return False
+    return made.content == compared.new
 
 
 def pack(
