@@ -17,15 +17,16 @@ LARGEST_DICTIONARY = 8 * MIB
 class Effort(enum.Enum):
     """How hard to try.
 
-    BEST is for plain deltas, which are mostly runs of zeros: those want long matches. LOOSE is for small ones together.
-    RUNS is for diffs in runs: every other byte is of the same kind. LISTS is for manifests: most of them is
-    digests, in which there is nothing to find.
+    BEST is for plain deltas, which are mostly runs of zeros: those want long matches. RUNS is for diffs in runs:
+    every other byte is of the same kind. LOOSE and LOOSE_RUNS are for small deltas together. LISTS is for manifests:
+    most of them is digests, in which there is nothing to find.
     """
 
     NORMAL = "normal"
     BEST = "best"
-    LOOSE = "loose"
     RUNS = "runs"
+    LOOSE = "loose"
+    LOOSE_RUNS = "loose runs"
     FAST = "fast"
     LISTS = "lists"
 
@@ -38,8 +39,9 @@ class Effort(enum.Enum):
 _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 24, "depth": 6},
     Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 64, "depth": 16},
-    Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
     Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3, "nice_len": 32, "depth": 12},
+    Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
+    Effort.LOOSE_RUNS: {"pb": 1, "lp": 1, "lc": 3, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 128, "mf": lzma.MF_HC3, "depth": 8},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 24, "mode": lzma.MODE_FAST},
 }

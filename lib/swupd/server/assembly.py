@@ -26,7 +26,7 @@ from swupd.xz import Effort
 _MANIFEST_MODE = 0o100644
 
 
-_TOGETHER = {Form.PLAIN: Effort.LOOSE, Form.RUNS: Effort.RUNS}
+_TOGETHER = {Form.PLAIN: Effort.LOOSE, Form.RUNS: Effort.LOOSE_RUNS}
 """How small deltas are compressed together, as well as can be."""
 _FILES, _DELTAS = 16, 4
 """How many are one task of the crew: most are done in less time than it takes to hand one out."""
