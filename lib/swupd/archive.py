@@ -171,10 +171,12 @@ def manifest_tar_size(name: str, size: int) -> int:
     return member_size(name, Node("/" + name, "F", stat.S_IFREG | 0o644, size=size)) + len(_END)
 
 
-def manifest_tar(name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> bytes:
+def manifest_tar(
+    name: str, data: bytes, others: Iterable[tuple[str, bytes]] = (), effort: Effort = Effort.LISTS
+) -> bytes:
     """A manifest as devices fetch it, all of them: member of mode 0644, owner 0:0; others follow it (a signature)."""
     members = [(name, data), *others]
-    return compress(b"".join(_plain(member, content) for member, content in members) + _END, Effort.LISTS)
+    return compress(b"".join(_plain(member, content) for member, content in members) + _END, effort)
 
 
 def _plain(name: str, content: bytes) -> bytes:

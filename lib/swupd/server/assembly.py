@@ -306,8 +306,11 @@ def _write_manifests(draft: Draft, report: Report) -> None:
 
 def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple[str, bytes]] = ()) -> None:
     version = draft.release.version
+    # The one of all files is fetched by nobody but old clients' search.
+    effort = Effort.FAST if name == FULL else Effort.LISTS
+    packed = archive.manifest_tar(f"Manifest.{name}", data, others, effort)
     draft.staging.write(stream.manifest(version, name), [data])
-    draft.staging.write(stream.manifest_tar(version, name), [archive.manifest_tar(f"Manifest.{name}", data, others)])
+    draft.staging.write(stream.manifest_tar(version, name), [packed])
 
 
 def _write_manifest_deltas(draft: Draft) -> None:

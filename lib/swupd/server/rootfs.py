@@ -129,8 +129,13 @@ def content(root: Path, node: Node) -> bytes:
         return b""
     try:
         fd = os.open(_place(root, node), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            data = file.read()
+        try:
+            # One byte more than there should be. At most 2 GiB come at a time.
+            data = os.read(fd, node.size + 1)
+            while len(data) < node.size and (more := os.read(fd, node.size + 1 - len(data))):
+                data += more
+        finally:
+            os.close(fd)
     except OSError as e:
         raise FolderError(f"cannot read {node.path} of {root}: {e.strerror}", _CHECK_DISK) from e
     if len(data) != node.size:
