@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from io import BytesIO
 
 from swupd import patches
 from swupd.archive import SOLID_LIMIT
@@ -43,11 +44,17 @@ def _holds(compared: Comparison) -> bool:
     """Whether the new file is made, before anything is compressed: once, whatever forms it will have."""
     found = compared.blocks
     as_it_is = [Stored("none", block) for block in (found.control, found.diff, found.extra)]
+    delta = _delta(compared, Form.PLAIN, 0, 0, 0, as_it_is)
+    at = 0
     try:
-        made = patches.apply(_delta(compared, Form.PLAIN, 0, 0, 0, as_it_is), compared.old)
+        # Piece by piece: the files may be large.
+        for chunk in patches.opened(BytesIO(delta), len(delta), BytesIO(compared.old), len(compared.old)).chunks:
+            if not compared.new.startswith(chunk, at):
+                return False
+            at += len(chunk)
     except ArchiveError:
         return False
-    return made.content == compared.new
+    return at == len(compared.new)
 
 
 def pack(

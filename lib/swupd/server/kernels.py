@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from swupd import folding
 from swupd.delta import Form
 from swupd.errors import ArchiveError
@@ -14,39 +16,46 @@ _LEGACY = b"\x02\x21\x4c\x18"
 """Begins LZ4's legacy frame: blocks follow, each with its length before it."""
 
 
+class _Kernel(NamedTuple):
+    """Where the payload's blocks begin and end in a file; the file unfolded, and where the payload ends in that."""
+
+    start: int
+    end: int
+    content: bytes
+    content_end: int
+
+
 def make(old: bytes, new: bytes, mode: int, uid: int, gid: int) -> bytes | None:
     """A folded delta, None where the files are no such kernels, or cannot be folded to the same bytes."""
-    before, after = _payload(old), _payload(new)
+    before, after = _unfolded(old), _unfolded(new)
     if before is None or after is None:
         return None
-    (old_start, old_end, old_plain), (new_start, new_end, new_plain) = before, after
-    plain = new[:new_start] + new_plain + new[new_end:]
-    if b"".join(folding.folded([plain], new_start, new_start + len(new_plain))) != new:
+    if b"".join(folding.folded([after.content], after.start, after.content_end)) != new:
         return None
-    before_plain = old[:old_start] + old_plain + old[old_end:]
-    inner = comparison.make(before_plain, plain, mode, uid, gid, effort=Effort.BEST, form=Form.RUNS)
+    inner = comparison.make(before.content, after.content, mode, uid, gid, effort=Effort.BEST, form=Form.RUNS)
     if inner is None:
         return None
-    return Fold(old_start, old_end, new_start, new_start + len(new_plain), len(new)).pack() + inner
+    return Fold(before.start, before.end, after.start, after.content_end, len(new)).pack() + inner
 
 
-def _payload(data: bytes) -> tuple[int, int, bytes] | None:
-    """(where the blocks begin and end, what they hold) of the first legacy frame in a file."""
+def _unfolded(data: bytes) -> _Kernel | None:
+    """A file whose first legacy frame holds blocks, unfolded."""
     start = data.find(_LEGACY) + len(_LEGACY)
     if start < len(_LEGACY):
         return None
-    at = start
-    blocks: list[bytes] = []
+    at, size = start, 0
+    parts = [data[:start]]
     # What is behind the last block is read as a length, too: one that does not fit, or a block that is none.
-    while at + LENGTH.size < len(data) and (not blocks or len(blocks[-1]) == BLOCK_SIZE):
-        (size,) = LENGTH.unpack_from(data, at)
-        if not 0 < size <= len(data) - at - LENGTH.size:
+    while at + LENGTH.size < len(data) and (len(parts) == 1 or len(parts[-1]) == BLOCK_SIZE):
+        (packed,) = LENGTH.unpack_from(data, at)
+        if not 0 < packed <= len(data) - at - LENGTH.size:
             break
         try:
-            blocks.append(folding.decompress(data[at + LENGTH.size : at + LENGTH.size + size]))
+            parts.append(folding.decompress(data[at + LENGTH.size : at + LENGTH.size + packed]))
         except ArchiveError:
             break
-        at += LENGTH.size + size
-        if sum(map(len, blocks)) > MAX_DELTA_RESULT:
+        at += LENGTH.size + packed
+        size += len(parts[-1])
+        if size > MAX_DELTA_RESULT:
             return None
-    return (start, at, b"".join(blocks)) if blocks else None
+    return _Kernel(start, at, b"".join((*parts, data[at:])), start + size) if size else None
