@@ -65,6 +65,19 @@ def apply(delta: bytes, old: bytes, limit: int = MAX_DELTA_RESULT) -> Patched:
     return Patched(b"".join(found.chunks), found.mode, found.uid, found.gid)
 
 
+def makes(delta: bytes, old: bytes, new: bytes) -> bool:
+    """Whether a delta makes the new file of the old one; neither is held once more."""
+    at = 0
+    try:
+        for chunk in opened(io.BytesIO(delta), len(delta), io.BytesIO(old), len(old)).chunks:
+            if not new.startswith(chunk, at):
+                return False
+            at += len(chunk)
+    except ArchiveError:
+        return False
+    return at == len(new)
+
+
 def opened(
     delta: BinaryIO, size: int, old: BinaryIO, old_size: int, limit: int = MAX_DELTA_RESULT, start: int = 0
 ) -> Patch:

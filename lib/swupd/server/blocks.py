@@ -16,7 +16,7 @@ from swupd.xz import Effort
 
 _DIFF_DICTIONARY = 64 * KIB
 """What repeats in a diff is near: a larger dictionary takes longer, and finds nothing (docs/adr/0014)."""
-_DICTIONARY = 128 * KIB
+_DICTIONARY = 512 * KIB
 _SPARSE = 20
 """Where at most one byte in so many differs, bzip2 is about as small as xz, in a tenth of the time (docs/adr/0012)."""
 _SMALL = 64 * KIB

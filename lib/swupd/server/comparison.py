@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from io import BytesIO
 
 from swupd import patches
 from swupd.archive import SOLID_LIMIT
 from swupd.delta import Form, Header
-from swupd.errors import ArchiveError
 from swupd.server import blocks, diagonals, matching
 from swupd.server.blocks import Stored
 from swupd.server.matching import Match
@@ -44,17 +42,7 @@ def _holds(compared: Comparison) -> bool:
     """Whether the new file is made, before anything is compressed: once, whatever forms it will have."""
     found = compared.blocks
     as_it_is = [Stored("none", block) for block in (found.control, found.diff, found.extra)]
-    delta = _delta(compared, Form.PLAIN, 0, 0, 0, as_it_is)
-    at = 0
-    try:
-        # Piece by piece: the files may be large.
-        for chunk in patches.opened(BytesIO(delta), len(delta), BytesIO(compared.old), len(compared.old)).chunks:
-            if not compared.new.startswith(chunk, at):
-                return False
-            at += len(chunk)
-    except ArchiveError:
-        return False
-    return at == len(compared.new)
+    return patches.makes(_delta(compared, Form.PLAIN, 0, 0, 0, as_it_is), compared.old, compared.new)
 
 
 def pack(
@@ -90,10 +78,11 @@ def pack(
 
 
 def _delta(compared: Comparison, form: Form, mode: int, uid: int, gid: int, packed: Sequence[Stored]) -> bytes:
-    sizes = (len(packed[0].data), len(packed[1].data), len(packed[2].data))
-    encodings = (packed[0].encoding, packed[1].encoding, packed[2].encoding)
+    control, diff, extra = packed
+    sizes = (len(control.data), len(diff.data), len(extra.data))
+    encodings = (control.encoding, diff.encoding, extra.encoding)
     header = Header(form, sizes, encodings, len(compared.old), len(compared.new), mode, uid, gid)
-    return b"".join((header.pack(), *(block.data for block in packed)))
+    return b"".join((header.pack(), control.data, diff.data, extra.data))
 
 
 def make(
