@@ -11,6 +11,7 @@ import resource
 import struct
 import subprocess
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,25 @@ def test_large_files_are_patched_in_little_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size * 2 // 3  # most of it dictionaries of xz
+
+
+@pytest.mark.parametrize(
+    ("delta", "new", "expected"),
+    [
+        (lambda d: d, NEW, True),
+        (lambda d: d, NEW[:-1] + b"x", False),
+        (lambda d: d, b"x" + NEW[1:], False),
+        (lambda d: d, NEW + b"x", False),
+        (lambda d: d, NEW[:-1], False),
+        (lambda d: d[:-1], NEW, False),
+        (lambda d: b"", NEW, False),
+    ],
+    ids=["as it is", "another end", "another start", "longer", "shorter", "cut off", "no delta"],
+)
+def test_whether_a_delta_makes_a_file(delta: Callable[[bytes], bytes], new: bytes, expected: bool) -> None:
+    made = comparison.make(OLD, NEW, MODE, 0, 0)
+    assert made is not None
+    assert patches.makes(delta(made), OLD, new) is expected
 
 
 def test_a_small_edit_makes_a_small_delta() -> None:
