@@ -22,12 +22,11 @@ CORE = {
     "swupd.manifest": {"errors", "paths", "values"},
     "swupd.tree": {"errors", "paths", "values"},
     "swupd.hashing": {"paths", "tree"},
-    "swupd.xz": {"stream"},
     "swupd.runs": set(),
     "swupd.delta": {"errors"},
     "swupd.patches": {"errors", "stream", "delta", "runs"},
     "swupd.folding": {"errors", "stream"},
-    "swupd.archive": {"errors", "paths", "stream", "tree", "xz"},
+    "swupd.archive": {"errors", "paths", "stream", "tree"},
     "swupd.publickey": set(),
     "swupd.crypto": {"errors", "publickey"},
     "swupd.signatures": {"errors", "publickey"},
@@ -51,7 +50,6 @@ PURE = (
     "swupd.paths",
     "swupd.delta",
     "swupd.runs",
-    "swupd.xz",
     "swupd.agent.journal",
     "swupd.agent.address",
     "swupd.agent.trust",
@@ -64,6 +62,7 @@ PURE = (
     "swupd.server.diagonals",
     "swupd.server.kernels",
     "swupd.server.matching",
+    "swupd.server.xz",
 )
 WRITERS = {
     f"swupd.agent.{name}"

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swupd import patches, runs, xz
+from swupd import patches, runs
 from swupd.delta import Form
 from swupd.errors import ArchiveError
-from swupd.server import comparison
+from swupd.server import comparison, xz
+from swupd.server.xz import Effort
 from swupd.stream import MIB
-from swupd.xz import Effort
 from tests.test_delta import MODE, NEW, OLD, PACK, triples
 
 ENCODINGS = {"none": 0, "bzip2": 1, "gzip": 2, "xz": 3, "zeros": 4}

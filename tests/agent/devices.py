@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swupd import archive, hashing, manifest
+from swupd import hashing, manifest
 from swupd.agent import start
 from swupd.manifest import Manifest
-from swupd.server import signing
+from swupd.server import archiver, signing
 from tests import trees
 
 
@@ -131,14 +131,14 @@ def write_manifest(www: Path, version: int, changed: Manifest) -> None:
     """Writes a manifest, plain and packed."""
     file = www / str(version) / f"Manifest.{changed.name}"
     file.write_bytes(manifest.serialize(changed))
-    file.with_name(f"{file.name}.tar").write_bytes(archive.manifest_tar(file.name, file.read_bytes()))
+    file.with_name(f"{file.name}.tar").write_bytes(archiver.manifest_tar(file.name, file.read_bytes()))
 
 
 def sign_mom(www: Path, version: int, signer: signing.Signer | None) -> None:
     """Signs the MoM as it is; with nobody, takes its signature away."""
     file = www / str(version) / "Manifest.MoM"
     packed = file.with_name("Manifest.MoM.tar")
-    packed.write_bytes(archive.manifest_tar("Manifest.MoM", file.read_bytes()))
+    packed.write_bytes(archiver.manifest_tar("Manifest.MoM", file.read_bytes()))
     if signer is None:
         file.with_name("Manifest.MoM.sig").unlink(missing_ok=True)
     else:

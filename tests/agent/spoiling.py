@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, hashing, manifest
+from swupd import hashing, manifest
 from swupd.manifest import MOM
-from swupd.server import signing
+from swupd.server import archiver, signing
 
 NEW = 20
 Change = Callable[[bytes], bytes]
@@ -72,7 +72,7 @@ class Bench:
         data = change(file.read_bytes())
         assert data != file.read_bytes()
         file.write_bytes(data)
-        file.with_name(f"{file.name}.tar").write_bytes(archive.manifest_tar(file.name, data))
+        file.with_name(f"{file.name}.tar").write_bytes(archiver.manifest_tar(file.name, data))
         self._without_deltas(name)
         return data
 

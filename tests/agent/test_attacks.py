@@ -13,7 +13,7 @@ import pytest
 
 from swupd import archive, hashing, manifest, tree
 from swupd.manifest import Manifest
-from swupd.server import signing
+from swupd.server import archiver, signing
 from tests import builders, trees
 from tests.agent.conftest import Published
 from tests.agent.devices import Device, Done, clone, rewrite, sign_mom, write_manifest
@@ -182,9 +182,9 @@ def test_a_right_object_in_a_fullfile_of_another_shape_is_refused(device: Device
         )
         body = content + bytes(-len(content) % 512)
         if shape == "second member":
-            file.write_bytes(archive.header(name, node) + body + tar([info("second", content=EVIL)]))
+            file.write_bytes(archiver.header(name, node) + body + tar([info("second", content=EVIL)]))
         else:
-            file.write_bytes(archive.header("x" * 64, node) + body + bytes(1024))
+            file.write_bytes(archiver.header("x" * 64, node) + body + bytes(1024))
     before = device.tree()
     assert "something else" in refused(device.follow(www).run("update"), 18, device, before)
 
@@ -263,7 +263,7 @@ def test_a_renewed_signature_beside_the_mom_counts_where_the_one_inside_does_not
 ) -> None:
     data = (www / "20/Manifest.MoM").read_bytes()
     stale = signing.sign(data, builders.keys(tmp_path / "stranger"))
-    packed = archive.manifest_tar("Manifest.MoM", data, [("Manifest.MoM.sig", stale)])
+    packed = archiver.manifest_tar("Manifest.MoM", data, [("Manifest.MoM.sig", stale)])
     (www / "20/Manifest.MoM.tar").write_bytes(packed)
     device.follow(www).ok("update")
     assert device.run("diagnose").code == 0
@@ -346,7 +346,7 @@ def test_an_endless_mom_is_given_up(device: Device, www: Path, monkeypatch: pyte
     data = (www / "20/Manifest.MoM.tar").read_bytes()
     (www / "20/Manifest.MoM.tar").write_bytes(tar([info("Manifest.MoM", content=bytes(2**22))]))
     refused(device.follow(www).run("update"), 17, device, before)
-    bomb = archive.manifest_tar("Manifest.MoM", bytes(2**22))
+    bomb = archiver.manifest_tar("Manifest.MoM", bytes(2**22))
     assert len(bomb) < 2**16
     (www / "20/Manifest.MoM.tar").write_bytes(bomb)
     refused(device.follow(www).run("update"), 4, device, before)
@@ -412,7 +412,7 @@ def test_a_signed_manifest_with_a_path_that_leads_out_is_refused(
     data = file.read_bytes().replace(b"\t/usr/share/demo/empty\n", f"\t{path}\n".encode())
     assert data != file.read_bytes()
     file.write_bytes(data)
-    (www / "20/Manifest.os-core.tar").write_bytes(archive.manifest_tar("Manifest.os-core", data))
+    (www / "20/Manifest.os-core.tar").write_bytes(archiver.manifest_tar("Manifest.os-core", data))
     for delta in (www / "20").glob("Manifest-os-core-delta-from-*"):
         delta.unlink()
 

@@ -24,7 +24,7 @@ from backports import zstd
 from swupd import archive, delta, paths, tree
 from swupd.errors import ManifestError
 from swupd.manifest import Entry
-from swupd.server import signing
+from swupd.server import archiver, signing, xz
 from tests import builders, trees
 from tests.agent.conftest import Published
 from tests.agent.devices import Device, Done
@@ -208,7 +208,7 @@ def _promising(name: str, size: int) -> bytes:
 def _unsigned(bench: Bench, change: Change) -> None:
     """Changes the MoM under the old signature."""
     data = change((bench.release / "Manifest.MoM").read_bytes())
-    bench.tar("MoM", lambda _: archive.manifest_tar("Manifest.MoM", data))
+    bench.tar("MoM", lambda _: archiver.manifest_tar("Manifest.MoM", data))
 
 
 def _append(file: Path, data: bytes) -> None:
@@ -229,7 +229,7 @@ def _sign_inside(*signatures: bytes) -> Spoil:
         data = (bench.release / "Manifest.MoM").read_bytes()
         (bench.release / "Manifest.MoM.sig").unlink()
         members = [("Manifest.MoM.sig", signature) for signature in signatures]
-        bench.tar("MoM", lambda _: archive.manifest_tar("Manifest.MoM", data, members))
+        bench.tar("MoM", lambda _: archiver.manifest_tar("Manifest.MoM", data, members))
 
     return spoil
 
@@ -364,7 +364,7 @@ FRAMES: dict[str, Change] = {
     "a page": lambda data: b"<html>Please log in</html>" * 100,
 }
 HARMLESS_FRAMES: dict[str, Change] = {
-    "another frame behind it": lambda data: data + archive.compress(bytes(2048)),
+    "another frame behind it": lambda data: data + xz.compress(bytes(2048)),
     "an empty frame before it": lambda data: lzma.compress(b"") + data,
     "zstd instead": lambda data: zstd.compress(lzma.decompress(data)),
     "two zstd frames": lambda data: (
@@ -431,11 +431,11 @@ def _xattrs(*keys: str) -> Spoil:
     def change(data: bytes) -> bytes:
         found = archive.members(io.BytesIO(data), 2**30)
         ((name, node, content),) = ((m.name, m.node, b"".join(m.content)) for m in found)
-        records = b"".join(archive._record(b"SCHILY.xattr." + key.encode(), b"x") for key in keys)
+        records = b"".join(archiver._record(b"SCHILY.xattr." + key.encode(), b"x") for key in keys)
         pax = tarfile.TarInfo("x")
         pax.type, pax.size = tarfile.XHDTYPE, len(records)
         head = pax.tobuf(tarfile.USTAR_FORMAT) + records.ljust(-(-len(records) // 512) * 512, b"\0")
-        return head + archive.header(name, node) + content + bytes(-len(content) % 512 + 1024)
+        return head + archiver.header(name, node) + content + bytes(-len(content) % 512 + 1024)
 
     return set_fullfiles(change)
 

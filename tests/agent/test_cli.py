@@ -103,11 +103,11 @@ def half_written_manifest(device: Device) -> None:
 
 
 def tampered_mom(device: Device) -> None:
-    from swupd import archive  # noqa: PLC0415
+    from swupd.server import archiver  # noqa: PLC0415
 
     plain = (device.www / "20/Manifest.MoM").read_bytes().replace(b"version:\t20", b"version:\t20 ")
     signature = (device.www / "20/Manifest.MoM.sig").read_bytes()
-    tar = archive.manifest_tar("Manifest.MoM", plain, [("Manifest.MoM.sig", signature)])
+    tar = archiver.manifest_tar("Manifest.MoM", plain, [("Manifest.MoM.sig", signature)])
     (device.www / "20/Manifest.MoM.tar").write_bytes(tar)
 
 
@@ -245,7 +245,8 @@ def test_two_bundles_that_disagree_stop_an_update(device: Device, capsys: pytest
         device.base / "odd", 10, {"/usr/bin/a": "a"}, {"os-core": builders.REST, "one": ["/usr/bin/a"]}
     )
     assert release.version == 10
-    from swupd import archive, manifest  # noqa: PLC0415
+    from swupd import manifest  # noqa: PLC0415
+    from swupd.server import archiver  # noqa: PLC0415
 
     www = device.base / "odd/www"
     one = manifest.parse((www / "10/Manifest.one").read_bytes(), "one")
@@ -260,8 +261,8 @@ def test_two_bundles_that_disagree_stop_an_update(device: Device, capsys: pytest
     )
     mom_data = manifest.serialize(manifest.Manifest("MoM", 30, 10, timestamp=1, entries=lines))
     assert mom.version == 10
-    (www / "10/Manifest.os-core.tar").write_bytes(archive.manifest_tar("Manifest.os-core", data))
-    (www / "10/Manifest.MoM.tar").write_bytes(archive.manifest_tar("Manifest.MoM", mom_data))
+    (www / "10/Manifest.os-core.tar").write_bytes(archiver.manifest_tar("Manifest.os-core", data))
+    (www / "10/Manifest.MoM.tar").write_bytes(archiver.manifest_tar("Manifest.MoM", mom_data))
     words = ["os-install", str(device.base / "new"), "-u", f"file://{www}", "-F", "30", "-n", "-B", "one"]
     assert start.main([*words, "-S", str(device.base / "new-state")]) == 14
     error = capsys.readouterr().err

@@ -23,7 +23,7 @@ from swupd import archive, folding, patches, tree
 from swupd.agent import unpacker, unpacking
 from swupd.agent.unpacker import Answer, Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
-from swupd.server import comparison, kernels
+from swupd.server import archiver, comparison, kernels, xz
 from tests.agent.devices import Device
 from tests.agent.test_attacks import info, replace_packs, tar
 from tests.test_folding import kernel, payload
@@ -89,7 +89,7 @@ ODD = tar(
 def test_the_same_comes_out_as_in_this_process(made: Unpacker, tmp_path: Path) -> None:
     node = tree.file_node("/", 0o4755, 3, 2**31, 7)
     node = tree.Node(node.path, "F", node.mode, node.uid, node.gid, 3, "", (("user.a", b"\0\xff"), ("user.b", b"")))
-    for data in (ODD, archive.compress(ODD), archive.fullfile("0" * 64, node, b"abc")):
+    for data in (ODD, xz.compress(ODD), archiver.fullfile("0" * 64, node, b"abc")):
         (tmp_path / "file").write_bytes(data)
         expected = members(Here(), data)
         assert members(made, data) == expected
@@ -103,7 +103,7 @@ def test_the_same_comes_out_as_in_this_process(made: Unpacker, tmp_path: Path) -
         b"",
         ODD[:1000],
         ODD[:-5000],
-        archive.compress(ODD)[:-100],
+        xz.compress(ODD)[:-100],
         b"\xfd7zXZ\0 nonsense",
         b"\x28\xb5\x2f\xfd nonsense",
         tar([info("x", b"3")]),
@@ -257,7 +257,7 @@ def test_a_decompression_bomb_is_ended_by_the_memory_limit() -> None:
     bomb = lzma.compress(ODD, lzma.FORMAT_XZ, filters=filters)
     made = Unpacker(reader_memory=2**26)
     try:
-        assert members(made, archive.compress(ODD)) == members(Here(), ODD)
+        assert members(made, xz.compress(ODD)) == members(Here(), ODD)
         with pytest.raises(ArchiveError):
             members(made, bomb)
     finally:
@@ -265,7 +265,7 @@ def test_a_decompression_bomb_is_ended_by_the_memory_limit() -> None:
 
 
 def test_a_decompression_bomb_changes_nothing(device: Device, www: Path) -> None:
-    bomb = archive.compress(tar([info("staged/" + "0" * 64, content=bytes(2**26))]))
+    bomb = xz.compress(tar([info("staged/" + "0" * 64, content=bytes(2**26))]))
     assert len(bomb) < 2**17
     replace_packs(www, bomb)
     before, there = device.tree(), children(os.getpid())

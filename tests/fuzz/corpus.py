@@ -25,6 +25,7 @@ from swupd.agent.anchor import Floors, dump_floors
 from swupd.lengths import Named
 from swupd.manifest import Entry
 from swupd.publickey import KeyHolder
+from swupd.server import archiver
 from tests import trees
 from tests.conftest import DATA, GOLDEN
 
@@ -125,7 +126,7 @@ def _rich() -> bytes:
         tree.Node("/b", "L", 0o120777, target="x" * 150),
         tree.folder_node("/c", 0o1777),
     )
-    parts = [archive.header(n.path[1:] * 120, n) + (b"abc".ljust(512, b"\0") if n.kind == "F" else b"") for n in many]
+    parts = [archiver.header(n.path[1:] * 120, n) + (b"abc".ljust(512, b"\0") if n.kind == "F" else b"") for n in many]
     return b"".join(parts) + bytes(1024)
 
 
@@ -268,12 +269,12 @@ def _tars(draw: st.DrawFn) -> bytes:
 
 def _pax(records: dict[str, str]) -> bytes:
     body = b"".join(
-        archive._record(key.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        archiver._record(key.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
         for key, value in records.items()
     )
     info = tarfile.TarInfo("PaxHeader")
     info.type, info.size = tarfile.XHDTYPE, len(body)
-    return (info.tobuf(tarfile.USTAR_FORMAT) + archive._padded(body)) if records else b""
+    return (info.tobuf(tarfile.USTAR_FORMAT) + archiver._padded(body)) if records else b""
 
 
 _lengths = st.one_of(

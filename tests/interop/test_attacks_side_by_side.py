@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, hashing, manifest, stream, tree
+from swupd import hashing, manifest, stream, tree
 from swupd.agent import source
 from swupd.manifest import MOM
-from swupd.server import signing
+from swupd.server import archiver, signing
 from tests.agent.devices import Done
 from tests.trust.conftest import Clock
 from tests.trust.simulator import DAY, ENDLESS, NOW, TRICKLE, Attacker, Simulator, Trusting, publisher, serving
@@ -92,7 +92,7 @@ def test_an_unsigned_pack_plants_a_manifest(attacker: Attacker, published: Simul
         link.type, link.linkname = tarfile.LNKTYPE, "manifest/10/Manifest.os-core"
         made.addfile(link)
     attacker.answers(stream.pack("os-core", 10, 0), to.getvalue())
-    attacker.answers(stream.fullfile(10, mac.hexdigest()), archive.fullfile(mac.hexdigest(), node, EVIL))
+    attacker.answers(stream.fullfile(10, mac.hexdigest()), archiver.fullfile(mac.hexdigest(), node, EVIL))
     theirs.run("os-install", "--version", "10")
     theirs.run("repair")
     assert (theirs.root / "usr/bin/hello").read_bytes() == EVIL, "the attack works there"

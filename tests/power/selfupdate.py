@@ -22,7 +22,7 @@ from pathlib import Path
 from swupd import agent
 from swupd.agent import cli
 from swupd.server.work import Silent
-from swupd.xz import Effort
+from swupd.server.xz import Effort
 from tests import builders
 from tests.power import look, oracle, tracer
 from tests.power.bench import LIBRARY, Bench, Helper, copy, mount, unmount

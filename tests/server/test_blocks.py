@@ -12,8 +12,8 @@ import pytest
 from swupd import patches, runs
 from swupd.delta import Form, parse_header
 from swupd.server import blocks, comparison
+from swupd.server.xz import Effort
 from swupd.stream import MIB
-from swupd.xz import Effort
 
 NOISE = random.Random(4)
 UNPACK = {

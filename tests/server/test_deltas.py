@@ -10,11 +10,11 @@ import pytest
 from swupd import archive, patches
 from swupd.delta import Form, parse_header
 from swupd.manifest import Entry, Manifest
-from swupd.server import comparison, deltas, diagonals, packs
+from swupd.server import archiver, comparison, deltas, diagonals, packs
 from swupd.server.matching import Match
+from swupd.server.xz import Effort
 from swupd.stream import MIB
 from swupd.tree import file_node
-from swupd.xz import Effort
 
 
 def entry(path: str, digest: str, version: int, kind: str = "F") -> Entry:
@@ -95,13 +95,13 @@ def test_a_small_block_is_left_loose_for_others_only(form: Form, every: int, enc
     compared = comparison.compare(old, bytes(new))
     assert compared is not None
     delta = comparison.pack(compared, 0o100644, 0, 0, deltas.LOOSE, Effort.BEST, (form,))[form]
-    assert (len(delta) >= archive.SOLID_LIMIT) == bool(every)
+    assert (len(delta) >= archiver.SOLID_LIMIT) == bool(every)
     assert parse_header(delta, len(delta))[0].encodings[2] == encoding
     assert patches.apply(delta, old).content == new
 
 
 def test_a_large_delta_lies_in_a_pack_as_it_is() -> None:
-    large, small = random.Random(3).randbytes(archive.SOLID_LIMIT), bytes(1000)
+    large, small = random.Random(3).randbytes(archiver.SOLID_LIMIT), bytes(1000)
     contents = {"large": large, "small": small}
     sizes = {name: len(data) for name, data in contents.items()}
     made = packs.pieces([], {name: lambda name=name: contents[name] for name in contents}, sizes)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, hashing, manifest, signatures, stream, tree
+from swupd import hashing, manifest, signatures, stream, tree
 from swupd.errors import FolderError
 from swupd.manifest import Manifest
-from swupd.server import lint
+from swupd.server import archiver, lint
 from tests import builders
 from tests.builders import NOW, REST
 
@@ -84,7 +84,7 @@ def _with_digests(mom: Manifest, digests: dict[str, str]) -> Manifest:
 
 def _store(www: Path, version: int, bundle: str, data: bytes) -> None:
     (www / stream.manifest(version, bundle)).write_bytes(data)
-    (www / stream.manifest_tar(version, bundle)).write_bytes(archive.manifest_tar(f"Manifest.{bundle}", data))
+    (www / stream.manifest_tar(version, bundle)).write_bytes(archiver.manifest_tar(f"Manifest.{bundle}", data))
 
 
 def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -110,7 +110,7 @@ def first_file(www: Path) -> Path:
 
 
 def damage_first_file(www: Path) -> None:
-    first_file(www).write_bytes(archive.fullfile(first_file(www).stem, tree.folder_node("/x", 0o700), b""))
+    first_file(www).write_bytes(archiver.fullfile(first_file(www).stem, tree.folder_node("/x", 0o700), b""))
 
 
 def cut(name: str) -> Tamper:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from swupd import archive, envelope, hashing, heads, manifest, roots, stream, tree
+from swupd import envelope, hashing, heads, manifest, roots, stream, tree
 from swupd.agent import session
 from swupd.manifest import MOM, Manifest
-from swupd.server import comparison, signing
+from swupd.server import archiver, comparison, signing, xz
 from tests import builders
 from tests.agent.devices import rewrite
 from tests.trust.conftest import Clock
@@ -92,7 +92,7 @@ def test_arbitrary_software_a_changed_manifest(device: Trusting, attacker: Attac
     data = simulator.read(stream.manifest(20, "os-core")).replace(b"/usr/bin/hello", b"/usr/bin/hullo")
     name = stream.manifest_tar(20, "os-core")
     length = len(simulator.read(name))
-    packed = archive.manifest_tar("Manifest.os-core", data)
+    packed = archiver.manifest_tar("Manifest.os-core", data)
     for answer in (packed, packed[:length].ljust(length, b"\0"), simulator.read(name)[:-1], b""):
         attacker.relent()
         whole_manifests(attacker)
@@ -445,7 +445,7 @@ def evil_release(simulator: Simulator, version: int, mom: signing.Signer | None,
         mac = hashing.hasher(node)
         mac.update(EVIL)
         digest = mac.hexdigest()
-        (www / stream.fullfile(version, digest)).write_bytes(archive.fullfile(digest, node, EVIL))
+        (www / stream.fullfile(version, digest)).write_bytes(archiver.fullfile(digest, node, EVIL))
         entries = tuple(
             e._replace(digest=digest, version=version) if e.name == "/usr/bin/hello" else e for e in found.entries
         )
@@ -688,7 +688,7 @@ def test_attack_before_verification_a_bomb_for_a_manifest(
 ) -> None:
     name = stream.manifest_tar(20, "os-core")
     length = len(simulator.read(name))
-    bomb = archive.compress(bytes(1 << 28))
+    bomb = xz.compress(bytes(1 << 28))
     attacker.tampering.append(lambda asked, data: None if "-delta-from-" in asked else data)
     attacker.answers(name, bomb[:length].ljust(length, b"\0"))
     refused(device, MANIFEST)

@@ -8,11 +8,11 @@ from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
-from swupd import archive, folding, manifest, stream
+from swupd import folding, manifest, stream
 from swupd.delta import Form
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
-from swupd.server import changes, comparison, deltas, fullfiles, measuring, packs, rootfs, signing
+from swupd.server import archiver, changes, comparison, deltas, fullfiles, measuring, packs, rootfs, signing
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake
@@ -20,8 +20,8 @@ from swupd.server.history import FolderStore, Trusted
 from swupd.server.packs import Made, Piece, Staged
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
+from swupd.server.xz import Effort
 from swupd.tree import Node
-from swupd.xz import Effort
 
 _MANIFEST_MODE = 0o100644
 
@@ -185,7 +185,7 @@ def _fullfile_sizes(draft: Draft) -> dict[str, int]:
     shapes = {e.digest: draft.nodes[e.name] for m in draft.release.written() for e in m.entries if e.present}
     version = draft.release.version
     return {
-        stream.fullfile(version, digest): archive.fullfile_size(digest, shapes[digest])
+        stream.fullfile(version, digest): archiver.fullfile_size(digest, shapes[digest])
         for digest in needed_fullfiles(draft.release)
     }
 
@@ -308,7 +308,7 @@ def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple
     version = draft.release.version
     # The one of all files is fetched by nobody but old clients' search.
     effort = Effort.FAST if name == FULL else Effort.LISTS
-    packed = archive.manifest_tar(f"Manifest.{name}", data, others, effort)
+    packed = archiver.manifest_tar(f"Manifest.{name}", data, others, effort)
     draft.staging.write(stream.manifest(version, name), [data])
     draft.staging.write(stream.manifest_tar(version, name), [packed])
 

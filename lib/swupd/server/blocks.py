@@ -9,10 +9,11 @@ import bz2
 import struct
 from typing import NamedTuple
 
-from swupd import runs, xz
+from swupd import runs
 from swupd.delta import Form
+from swupd.server import xz
+from swupd.server.xz import Effort
 from swupd.stream import KIB, MIB
-from swupd.xz import Effort
 
 _DIFF_DICTIONARY = 64 * KIB
 """What repeats in a diff is near: a larger dictionary takes longer, and finds nothing (docs/adr/0014)."""

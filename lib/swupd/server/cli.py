@@ -33,7 +33,7 @@ from swupd.server import (
 from swupd.server.bundles import BundleSpec
 from swupd.server.history import Trusted
 from swupd.server.publish import Job, publish
-from swupd.xz import Effort
+from swupd.server.xz import Effort
 
 _INTERRUPTED = 130
 _EPOCH = re.compile(r"[0-9]{1,12}", re.ASCII)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from swupd import patches
-from swupd.archive import SOLID_LIMIT
 from swupd.delta import Form, Header
 from swupd.server import blocks, diagonals, matching
+from swupd.server.archiver import SOLID_LIMIT
 from swupd.server.blocks import Stored
 from swupd.server.matching import Match
+from swupd.server.xz import Effort
 from swupd.stream import MAX_DELTA_RESULT
-from swupd.xz import Effort
 
 MIN_SIZE = 200
 

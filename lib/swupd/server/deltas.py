@@ -13,9 +13,9 @@ from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
 from swupd.server import comparison, kernels
 from swupd.server.changes import OLD_CLIENTS
+from swupd.server.xz import Effort, compress
 from swupd.stream import KIB, MIB
 from swupd.tree import Node
-from swupd.xz import Effort, compress
 
 LARGEST = 128 * MIB
 """Larger files get no deltas: the matching needs several times a file's size in memory."""

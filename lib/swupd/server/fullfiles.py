@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swupd import archive, hashing, stream
+from swupd import hashing, stream
 from swupd.delta import Form
 from swupd.errors import SwupdError
-from swupd.server import deltas, history, rootfs, writer
+from swupd.server import archiver, deltas, history, rootfs, writer
 from swupd.server.deltas import Pair
+from swupd.server.xz import Effort
 from swupd.tree import Node
-from swupd.xz import Effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def take(task: Intake) -> str:
     digest = hashing.digest(task.node, [content])
     place = task.files / f"{digest}.tar"
     if digest != task.kept and not place.exists():
-        writer.put(place, [archive.fullfile(digest, task.node, content, task.effort)])
+        writer.put(place, [archiver.fullfile(digest, task.node, content, task.effort)])
     return digest
 
 
@@ -74,7 +74,7 @@ def content_stream(place: Fullfile, node: Node) -> bytes | None:
     packed = place.tar()
     if packed is None:
         return None
-    ready = archive.content_stream(place.digest, node, packed)
+    ready = archiver.content_stream(place.digest, node, packed)
     # What was published once is not trusted to be whole still.
     return ready if ready is None or place.staged.exists() or _holds(packed, place.digest) else None
 

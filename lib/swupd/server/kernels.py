@@ -9,8 +9,8 @@ from swupd.delta import Form
 from swupd.errors import ArchiveError
 from swupd.folding import BLOCK_SIZE, LENGTH, Fold
 from swupd.server import comparison
+from swupd.server.xz import Effort
 from swupd.stream import MAX_DELTA_RESULT
-from swupd.xz import Effort
 
 _LEGACY = b"\x02\x21\x4c\x18"
 """Begins LZ4's legacy frame: blocks follow, each with its length before it."""

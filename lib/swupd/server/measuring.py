@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from swupd import archive, lengths, stream
+from swupd import lengths, stream
 from swupd.errors import DocumentError, MomError
 from swupd.lengths import Length, Lengths, Named
 from swupd.manifest import MOM, Manifest
-from swupd.server import history
+from swupd.server import archiver, history
 from swupd.server.history import Trusted
 from swupd.server.writer import Staging
 
@@ -43,7 +43,7 @@ def _measured(staging: Staging, unpacked: Mapping[str, int]) -> dict[str, Length
     for name, size in sizes.items():
         plain = name.removesuffix(".tar")
         if name.startswith("Manifest.") and plain != name:
-            found[name] = Length(size, archive.manifest_tar_size(plain, sizes[plain]))
+            found[name] = Length(size, archiver.manifest_tar_size(plain, sizes[plain]))
     return found
 
 

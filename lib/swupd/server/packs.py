@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, paths
-from swupd.archive import Group
+from swupd import paths
 from swupd.manifest import Entry
+from swupd.server import archiver
+from swupd.server.archiver import Group
+from swupd.server.xz import Effort, compress
 from swupd.stream import MIB
 from swupd.tree import Node, file_node
-from swupd.xz import Effort, compress
 
 DELTA_GROUP = 32 * MIB
 """Deltas hold their blocks as they are, where these are small; so they are many bytes of which few are left."""
@@ -104,7 +105,7 @@ class Solid:
     @property
     def unpacked(self) -> int:
         """Bytes of the pack's tar."""
-        return archive.member_size(self.name, self.staged.node)
+        return archiver.member_size(self.name, self.staged.node)
 
     @property
     def name(self) -> str:
@@ -120,9 +121,9 @@ class Solid:
         return _made([self.name], self.before, self._compressed)
 
     def _compressed(self) -> bytes:
-        head = compress(archive.header(self.name, self.staged.node))
+        head = compress(archiver.header(self.name, self.staged.node))
         ready = self.staged.stream()
-        return head + (archive.content_block(self.staged.read(), self.effort) if ready is None else ready)
+        return head + (archiver.content_block(self.staged.read(), self.effort) if ready is None else ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +160,11 @@ class Large:
     @property
     def unpacked(self) -> int:
         """Bytes of the pack's tar."""
-        return archive.member_size(self.name, self.node)
+        return archiver.member_size(self.name, self.node)
 
     def compressed(self) -> bytes:
         """The delta as .xz streams: header, content."""
-        return compress(archive.header(self.name, self.node)) + archive.stored_block(self.read())
+        return compress(archiver.header(self.name, self.node)) + archiver.stored_block(self.read())
 
 
 def _made(names: Sequence[str], before: Before, pack: Callable[[], bytes]) -> Made:
@@ -227,23 +228,23 @@ def pieces(
     deltas: what gives each delta's bytes, by name; sizes: how many bytes those are. effort: for small objects.
     """
     objects = list(staged)
-    small = [(_member_name(o), o.node, o.read) for o in objects if o.node.size < archive.SOLID_LIMIT]
+    small = [(_member_name(o), o.node, o.read) for o in objects if o.node.size < archiver.SOLID_LIMIT]
     changed = [(f"delta/{name}", file_node(f"/{name}", 0o644, sizes[name]), read) for name, read in deltas.items()]
-    alone = sorted((d for d in changed if d[1].size >= archive.SOLID_LIMIT), key=lambda d: -d[1].size)
-    loose = [d for d in changed if d[1].size < archive.SOLID_LIMIT]
-    yield Ready(archive.pack_head(), archive.PACK_FRAME // 2)
+    alone = sorted((d for d in changed if d[1].size >= archiver.SOLID_LIMIT), key=lambda d: -d[1].size)
+    loose = [d for d in changed if d[1].size < archiver.SOLID_LIMIT]
+    yield Ready(archiver.pack_head(), archiver.PACK_FRAME // 2)
     yield from (Large(*delta) for delta in alone)
     if deltas:
-        groups = archive.grouped((*loose, *small), DELTA_GROUP)
+        groups = archiver.grouped((*loose, *small), DELTA_GROUP)
         yield from (Small(group, NOTHING_BEFORE, effort) for group in groups)
     else:
         # What every release changes takes no others with it.
         often = [m for m in small if m[1].path in _OFTEN]
         seldom = [m for m in small if m[1].path not in _OFTEN]
         by_themselves = [Group((m,)) for m in often]
-        yield from (Small(group, earlier, effort.plain) for group in (*archive.grouped(seldom), *by_themselves))
-    yield from (Solid(o, earlier, effort.plain) for o in objects if o.node.size >= archive.SOLID_LIMIT)
-    yield Ready(archive.pack_end(), archive.PACK_FRAME // 2)
+        yield from (Small(group, earlier, effort.plain) for group in (*archiver.grouped(seldom), *by_themselves))
+    yield from (Solid(o, earlier, effort.plain) for o in objects if o.node.size >= archiver.SOLID_LIMIT)
+    yield Ready(archiver.pack_end(), archiver.PACK_FRAME // 2)
 
 
 def _member_name(staged: Staged) -> str:

@@ -37,8 +37,8 @@ from swupd.server.history import FolderStore, Head, Store, Trusted
 from swupd.server.releasing import INTERIM
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
+from swupd.server.xz import Effort
 from swupd.tree import Node
-from swupd.xz import Effort
 
 _EXPIRES_SOON = datetime.timedelta(days=60)
 

@@ -6,11 +6,11 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from swupd import archive, crypto, envelope, signatures, stream
+from swupd import crypto, envelope, signatures, stream
 from swupd.errors import InvalidOption, SignatureError
 from swupd.manifest import MOM, Manifest
 from swupd.roots import Root
-from swupd.server import announcing, approval, held, history, rootfile, signing, writer
+from swupd.server import announcing, approval, archiver, held, history, rootfile, signing, writer
 from swupd.server.announcing import Announcer
 from swupd.server.history import FolderStore, Trusted
 
@@ -158,7 +158,7 @@ def _write(www: Path, mom: Manifest, data: bytes, made: Signatures, more: bytes 
     if more is not None:
         writer.announce(www, stream.signatures(mom.version), more)
     if made.mom is not None:
-        packed = archive.manifest_tar(f"Manifest.{MOM}", data, [(f"Manifest.{MOM}.sig", made.mom)])
+        packed = archiver.manifest_tar(f"Manifest.{MOM}", data, [(f"Manifest.{MOM}.sig", made.mom)])
         writer.announce(www, stream.signature(name), made.mom)
         writer.announce(www, stream.manifest_tar(mom.version, MOM), packed)
     for latest in (stream.LATEST_VERSION, stream.latest(mom.format)):

@@ -18,8 +18,8 @@ from swupd.manifest import Entry, Manifest
 from swupd.server import history
 from swupd.server.changes import Release
 from swupd.server.history import FolderStore, Trusted
+from swupd.server.xz import Effort, compress
 from swupd.tree import Node
-from swupd.xz import Effort, compress
 
 _BUILD_MARKS = (".note.gnu.build-id", ".gnu_debuglink")
 _TIMES = re.compile(
