@@ -62,6 +62,7 @@ PURE = (
     "swupd.server.diagonals",
     "swupd.server.kernels",
     "swupd.server.matching",
+    "swupd.server.windows",
     "swupd.server.xz",
 )
 WRITERS = {

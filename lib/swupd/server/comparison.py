@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -16,6 +16,7 @@ from swupd.server.xz import Effort
 from swupd.stream import MAX_DELTA_RESULT
 
 MIN_SIZE = 200
+Matcher = Callable[[bytes, bytes], list[Match]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,14 @@ class Comparison:
     blocks: matching.Blocks
 
 
-def compare(old: bytes, new: bytes) -> Comparison | None:
-    """How to make new out of old, None where no delta pays (4.3: empty old, small or unlike new)."""
+def compare(old: bytes, new: bytes, find: Matcher = diagonals.matches) -> Comparison | None:
+    """How to make new out of old, None where no delta pays (4.3: empty old, small or unlike new).
+
+    find: matches of the two in the order of the new file, which do not overlap in it.
+    """
     if not old or len(new) < MIN_SIZE or len(new) > MAX_DELTA_RESULT:
         return None
-    found = matching.blocks(old, new, [Match(0, 0, len(new))] if old == new else diagonals.matches(old, new))
+    found = matching.blocks(old, new, [Match(0, 0, len(new))] if old == new else find(old, new))
     if len(found.control) > len(new):
         return None
     compared = Comparison(old, new, found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from swupd import delta, paths
 from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
-from swupd.server import comparison, kernels
+from swupd.server import comparison, diagonals, kernels, windows
 from swupd.server.changes import OLD_CLIENTS
 from swupd.server.xz import Effort, compress
 from swupd.stream import KIB, MIB
@@ -112,17 +112,18 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
         return Made()
-    compared = comparison.compare(old_content, content)
-    if compared is None:
-        return Made()
-
-    def packed(*forms: Form) -> dict[Form, bytes]:
-        made = comparison.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
-        return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
-
     folded = None
     if min(len(old_content), len(content)) >= LEAST_FOLDED:
         folded = kernels.make(old_content, content, node.mode, node.uid, node.gid)
+    find = diagonals.matches if folded is None else windows.matches
+    compared = comparison.compare(old_content, content, find)
+
+    def packed(*forms: Form) -> dict[Form, bytes]:
+        if compared is None:
+            return {}
+        made = comparison.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
+        return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
+
     if folded is not None:
         plain = packed(Form.PLAIN).get(Form.PLAIN)
         if len(folded) < WORTH_FOLDING * (fullfile_size if plain is None else len(plain)):

@@ -37,7 +37,6 @@ _SEARCHES = (_Search(2 * KIB, 512, 1), _Search(256 * KIB, 8 * KIB, 16))
 """What is further away is more often like it by chance, and takes longer to look for (docs/adr/0012)."""
 _MARGIN = 16 * KIB
 """How much of the old file around a place is looked through at most."""
-_NEAR = 32
 _APART, _APART_IN_LARGE = 5, 2
 """Of files of which more than one byte in so many lies outside of stretches, nothing is gained."""
 _LARGE = 16 * MIB
@@ -48,7 +47,7 @@ _PATIENCE = 256 * KIB
 def matches(old: bytes, new: bytes) -> list[Match]:
     """Matches in the order of the new file, which do not overlap in it."""
     found = stretches(old, new) if len(new) >= LEAST else None
-    return matching.matches(old, new) if found is None else list(_joined(_filled(old, new, found)))
+    return matching.matches(old, new) if found is None else list(matching.joined(_filled(old, new, found)))
 
 
 def stretches(old: bytes, new: bytes) -> list[Match] | None:
@@ -114,18 +113,3 @@ def _inner(stretch: Match) -> Match | None:
     """A stretch less a chunk at either end, None for a short one."""
     length = stretch.length - 2 * _CHUNK
     return Match(stretch.old + _CHUNK, stretch.new + _CHUNK, length) if length > 0 else None
-
-
-def _joined(found: Iterator[Match]) -> Iterator[Match]:
-    """Matches of the same distance with next to nothing between them as one."""
-    last = Match(0, 0, 0)
-    for match in found:
-        between = match.new - last.new - last.length
-        if match.old - match.new == last.old - last.new and between <= _NEAR:
-            last = Match(last.old, last.new, last.length + between + match.length)
-            continue
-        if last.length:
-            yield last
-        last = match
-    if last.length:
-        yield last

@@ -16,6 +16,8 @@ import bsdiff4.core
 _MAGIC = b"HDIFF13&\0"
 _HEAD_NUMBERS = 11
 """New size, old size, number of matches, then sizes of four blocks, each as it is and compressed."""
+_NEAR = 32
+"""Bytes between two matches that are no reason to end the first."""
 _NEGATED = bytes(-byte & 255 for byte in range(256))
 _TRIPLE = struct.Struct("<qqq")
 
@@ -90,6 +92,21 @@ def _number(data: bytes, at: int, flags: int = 0) -> tuple[int, int]:
         byte, more = data[at], 128
         value = value << 7 | byte & 127
     return value, at + 1
+
+
+def joined(found: Iterable[Match]) -> Iterator[Match]:
+    """Matches of the same distance with next to nothing between them as one."""
+    last = Match(0, 0, 0)
+    for match in found:
+        between = match.new - last.new - last.length
+        if match.old - match.new == last.old - last.new and between <= _NEAR:
+            last = Match(last.old, last.new, last.length + between + match.length)
+            continue
+        if last.length:
+            yield last
+        last = match
+    if last.length:
+        yield last
 
 
 def difference(new: bytes, old: bytes) -> bytes:
