@@ -80,3 +80,17 @@ def test_a_release_that_was_built_on_a_fetched_one_can_be_withdrawn(tmp_path: Pa
     assert cli.main(["withdraw", "--www", f"{tmp_path}/elsewhere", "--version", "30"]) == 0
     assert publish(tmp_path, "elsewhere", "--previous-url", fetched) == 0
     assert snapshot(tmp_path / "elsewhere") == before
+
+
+def test_what_was_pruned_of_a_release_before_is_passed_over(tmp_path: Path) -> None:
+    for version in (10, 20):
+        release(tmp_path, version)
+    for name in ("Manifest.os-core", "Manifest.os-core.tar"):
+        (tmp_path / "www/10" / name).unlink()
+    words = ["fetch", "--url", f"file://{tmp_path}/www", "--output", f"{tmp_path}/copy"]
+    assert cli.main([*words, "--previous-versions", "2"]) == 0
+    assert publish(tmp_path, "elsewhere", "--previous-url", f"file://{tmp_path}/copy", "--previous-versions", "2") == 0
+    assert [p.name for p in (tmp_path / "elsewhere/30").glob("pack-os-core-from-[12]0.tar")] == [
+        "pack-os-core-from-20.tar"
+    ]
+    assert cli.main([*words, "--delta-from", "10"]) != 0

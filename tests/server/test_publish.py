@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import http.server
 import io
 import os
@@ -19,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from swupd import archive, delta, hashing, manifest, patches, signatures, stream, tree
-from swupd.errors import InvalidFile, InvalidOption, LockError, SignatureError, SwupdError
+from swupd.errors import InvalidFile, InvalidOption, LockError, ManifestError, SignatureError, SwupdError
 from swupd.manifest import Manifest
-from swupd.server import history, lint, packs, publish, writer
+from swupd.server import fullfiles, history, lint, packs, publish, writer
 from swupd.server.history import FolderStore, Trusted, UrlStore
 from tests import builders
 from tests.builders import NOW, REST, File, Folder, Link
@@ -515,6 +516,42 @@ def test_deltas_can_be_asked_for_by_version(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "root-40", ignore_errors=True)
     with pytest.raises(SwupdError, match=r"has no 15/Manifest\.MoM"):
         builders.release(tmp_path, 40, FILES, CONTENT, delta_from=(15,))
+
+
+def test_a_pruned_manifest_of_an_old_release_costs_deltas_and_nothing_else(tmp_path: Path) -> None:
+    www = two_releases(tmp_path)
+    for name in ("Manifest.os-core", "Manifest.os-core.tar"):
+        (www / "10" / name).unlink()
+    with pytest.raises(ManifestError, match=r"has no 10/Manifest\.os-core"):
+        builders.release(tmp_path, 30, FILES, CONTENT, delta_from=(10,))
+    assert not (www / "30").exists()
+    shutil.rmtree(tmp_path / "root-30")
+    builders.release(tmp_path, 30, FILES | {"/usr/lib/libed.so.1": TEXT + "third"}, CONTENT, previous_versions=2)
+    assert {p.name for p in (www / "30").glob("pack-*-from-[12]0.tar")} == {
+        "pack-os-core-from-20.tar",
+        "pack-editor-from-20.tar",
+        "pack-editor-from-10.tar",
+    }
+    assert [p.name for p in (www / "30").glob("Manifest-os-core-delta-from-*")] == ["Manifest-os-core-delta-from-20"]
+
+
+def test_of_the_releases_that_deltas_are_made_from_one_manifest_is_held_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(10, 70, 10):
+        builders.release(tmp_path, version, FILES | {"/usr/bin/big": BIG + b"%d" % version}, {"os-core": REST})
+    held: list[int] = []
+    make = fullfiles.make_delta
+
+    def counting(task: fullfiles.DeltaTask) -> fullfiles.DeltaSizes:
+        held.extend(o.version for o in gc.get_objects() if type(o) is Manifest and o.name == "os-core")
+        return make(task)
+
+    monkeypatch.setattr(fullfiles, "make_delta", counting)
+    builders.release(tmp_path, 70, FILES | {"/usr/bin/big": BIG + b"last"}, {"os-core": REST}, previous_versions=6)
+    assert len(list((tmp_path / "www/70").glob("pack-os-core-from-*[0-9].tar"))) == 7
+    # The last one and the new one are there as a whole.
+    assert {60, 70} <= set(held) and not set(held) & {10, 20, 30, 40}
 
 
 def test_a_release_says_which_ones_came_before(published: Path) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import groupby, tee
 from pathlib import Path
 
 from swupd import folding, manifest, stream
 from swupd.delta import Form
+from swupd.errors import ManifestError
 from swupd.lengths import Named
 from swupd.manifest import FULL, MOM, Entry, Manifest
 from swupd.server import archiver, changes, comparison, deltas, fullfiles, measuring, packs, rootfs, signing
 from swupd.server.changes import Release
 from swupd.server.deltas import Pair
 from swupd.server.fullfiles import DeltaSizes, DeltaTask, Fullfile, Intake
-from swupd.server.history import FolderStore, Trusted
+from swupd.server.history import Earlier, FolderStore, Trusted
 from swupd.server.packs import Made, Piece, Staged
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
@@ -45,7 +47,7 @@ class Draft:
     contents: Mapping[str, Sequence[Node]]
     root: Path
     past: Trusted
-    older: tuple[Release, ...]
+    older: tuple[Earlier, ...]
     signer: signing.Signer | None
     manifest_signer: signing.Signer | None
     effort: Effort = Effort.BEST
@@ -85,10 +87,15 @@ class Published:
 
 @dataclass(frozen=True)
 class _Pack:
-    """A pack to make: of a manifest, from an older manifest of the bundle or (None) from nothing, with such deltas."""
+    """A pack to make, of a bundle's manifest.
+
+    old: the version of the manifest that devices have; None for the pack of all. entries: what they lack.
+    pairs: of which of that there may be deltas, which have such a form.
+    """
 
     new: Manifest
-    old: Manifest | None
+    old: int | None
+    entries: tuple[Entry, ...]
     pairs: tuple[Pair, ...] = ()
     form: Form = Form.PLAIN
 
@@ -100,7 +107,7 @@ class _Pack:
         if self.form is Form.RUNS:
             folded = any(sizes[pair.key].folded for pair in self.pairs)
             variant = folding.variants()[0] if folded else folding.RUNS
-        return stream.pack(self.new.name, self.new.version, self.old.version, variant)
+        return stream.pack(self.new.name, self.new.version, self.old, variant)
 
 
 def by_path(contents: Mapping[str, Sequence[Node]]) -> dict[str, Node]:
@@ -139,7 +146,7 @@ def assemble(draft: Draft, crew: Crew, report: Report) -> Published:
     made, unpacked = _write_packs(draft, crew, report)
     unpacked.update(_fullfile_sizes(draft))
     _write_manifests(draft, report)
-    _write_manifest_deltas(draft)
+    _write_manifest_deltas(draft, crew)
     _write_mom(draft, measuring.write(draft.staging, draft.past, draft.release.mom, unpacked))
     release = draft.release
     draft.staging.write(stream.format_file(release.version), [str(release.mom.format).encode()])
@@ -163,21 +170,24 @@ def _packs(draft: Draft) -> list[_Pack]:
     """What to make; of two packs that differ in the form of their deltas the plain one first."""
     found = []
     for new in draft.release.written():
-        found.append(_Pack(new, None))
-        for old in _older_manifests(draft, new):
-            pairs = deltas.pairs(old, new)
-            found += [_Pack(new, old, pairs, form) for form in (Form.PLAIN, Form.RUNS)]
+        found.append(_Pack(new, None, new.entries))
+        for earlier, line in _older_lines(draft, new):
+            # One of them at a time: a release may have many before it.
+            with contextlib.suppress(ManifestError):
+                old = earlier.manifest(line)
+                lacked, pairs = deltas.changed(old, new), deltas.pairs(old, new)
+                found += [_Pack(new, old.version, lacked, pairs, form) for form in (Form.PLAIN, Form.RUNS)]
     return found
 
 
-def _older_manifests(draft: Draft, new: Manifest) -> Iterator[Manifest]:
-    """The bundle as older releases had it, each version once."""
+def _older_lines(draft: Draft, new: Manifest) -> Iterator[tuple[Earlier, Entry]]:
+    """What older releases say of a bundle, each version of it once. One that was pruned costs deltas, nothing else."""
     seen = {new.version}
-    for release in draft.older:
-        old = release.manifests.get(new.name)
-        if old is not None and old.version not in seen:
-            seen.add(old.version)
-            yield old
+    for earlier in draft.older:
+        line = earlier.lines.get(new.name)
+        if line is not None and line.version not in seen:
+            seen.add(line.version)
+            yield earlier, line
 
 
 def _fullfile_sizes(draft: Draft) -> dict[str, int]:
@@ -194,15 +204,14 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
     """Writes the packs; gives the bytes of each, and how many each unpacks to."""
     todo = _packs(draft)
     sizes = _make_deltas(draft, todo, crew, report)
-    pieces = [(pack, piece) for pack in todo for piece in _pieces(draft, pack, sizes)]
     made: dict[str, int] = {}
     unpacked: dict[str, int] = {}
-    done = crew.map(packs.made, (piece for _, piece in pieces))
-    counted = _counted(zip(pieces, done, strict=True), len(pieces), report)
-    for pack, parts in groupby(counted, key=lambda part: part[0][0]):
+    for number, parts in groupby(_made(draft, todo, sizes, crew), key=lambda part: part[0]):
+        report.phase("packs", number, len(todo))
+        pack = todo[number]
         written: list[packs.Written] = []
         name = pack.name(sizes)
-        size = draft.staging.write(name, _noted(parts, written))
+        size = draft.staging.write(name, _noted(((piece, done) for _, piece, done in parts), written))
         if pack.form is not Form.PLAIN and size >= made.get(replace(pack, form=Form.PLAIN).name(sizes), size):
             draft.staging.place(name).unlink()
             continue
@@ -210,24 +219,27 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
         unpacked[name] = sum(piece.unpacked for piece, _, _ in written)
         if pack.old is None:
             draft.staging.write(stream.pack_index(pack.new.name, pack.new.version), [packs.index(written)])
+    report.phase("packs", len(todo), len(todo))
     return made, unpacked
 
 
-def _noted(parts: Iterable[tuple[tuple[_Pack, Piece], Made]], written: list[packs.Written]) -> Iterator[bytes]:
+def _made(
+    draft: Draft, todo: Sequence[_Pack], sizes: Mapping[tuple[str, str], DeltaSizes], crew: Crew
+) -> Iterator[tuple[int, Piece, Made]]:
+    """The pieces of all packs, one after another, with the number of the pack; no more at a time than are worked on."""
+    pieces = ((number, piece) for number, pack in enumerate(todo) for piece in _pieces(draft, pack, sizes))
+    here, there = tee(pieces)
+    for (number, piece), done in zip(here, crew.map(packs.made, (piece for _, piece in there)), strict=True):
+        yield number, piece, done
+
+
+def _noted(parts: Iterable[tuple[Piece, Made]], written: list[packs.Written]) -> Iterator[bytes]:
     """The bytes of a pack's pieces; notes where each lies."""
     at = 0
-    for (_, piece), made in parts:
+    for piece, made in parts:
         written.append((piece, at, packs.Mark(made.size, made.names, made.digest)))
         at += made.size
         yield made.data
-
-
-def _counted(
-    parts: Iterable[tuple[tuple[_Pack, Piece], Made]], total: int, report: Report
-) -> Iterator[tuple[tuple[_Pack, Piece], Made]]:
-    for number, part in enumerate(parts, 1):
-        yield part
-        report.phase("packs", number, total)
 
 
 def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report) -> dict[tuple[str, str], DeltaSizes]:
@@ -254,13 +266,10 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
 
     Deltas of like files follow each other.
     """
-    entries: Iterable[Entry] = pack.new.entries
-    made: list[Pair] = []
-    if pack.old is not None:
-        found = [pair for pair in pack.pairs if pack.form in sizes[pair.key].of]
-        made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
-        by_delta = {pair.new.digest for pair in made}
-        entries = [e for e in deltas.changed(pack.old, pack.new) if e.digest not in by_delta]
+    found = [pair for pair in pack.pairs if pack.form in sizes[pair.key].of]
+    made = sorted(found, key=lambda pair: packs.likeness(pair.new.name))
+    by_delta = {pair.new.digest for pair in made}
+    entries = (e for e in pack.entries if e.digest not in by_delta)
     staged = [_staged(draft, entry) for entry in packs.distinct(entries).values()]
     if not made and (not staged or pack.form is not Form.PLAIN):
         return []
@@ -275,7 +284,7 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
 
 def _zero_pack_before(draft: Draft, pack: _Pack) -> packs.Before:
     """The bundle's zero pack of the newest older release, where it is at hand: most of it may be the same."""
-    old = next(_older_manifests(draft, pack.new), None)
+    _, old = next(_older_lines(draft, pack.new), (None, None))
     if old is None or not isinstance(draft.past.store, FolderStore):
         return packs.NOTHING_BEFORE
     www = draft.past.store.www
@@ -313,14 +322,29 @@ def _write_manifest(draft: Draft, name: str, data: bytes, others: Iterable[tuple
     draft.staging.write(stream.manifest_tar(version, name), [packed])
 
 
-def _write_manifest_deltas(draft: Draft) -> None:
-    lines = {(e.name, e.version): e for release in draft.older for e in release.mom.entries if e.kind == "M"}
-    for new in draft.release.written():
-        for old in _older_manifests(draft, new):
-            before = draft.past.manifest_data(lines[new.name, old.version])
-            made = comparison.make(before, manifest.serialize(new), _MANIFEST_MODE, 0, 0)
-            if made is not None:
-                draft.staging.write(stream.manifest_delta(new.version, new.name, old.version), [made])
+@dataclass(frozen=True)
+class _ManifestDelta:
+    """A delta to make between two manifests of a bundle. data: the bytes of the new one."""
+
+    line: Entry
+    past: Trusted
+    data: bytes
+
+    def made(self) -> bytes | None:
+        """The delta, None where it does not pay or the old manifest was pruned."""
+        try:
+            return comparison.make(self.past.manifest_data(self.line), self.data, _MANIFEST_MODE, 0, 0)
+        except ManifestError:
+            return None
+
+
+def _write_manifest_deltas(draft: Draft, crew: Crew) -> None:
+    version = draft.release.version
+    written = ((new, manifest.serialize(new)) for new in draft.release.written())
+    tasks = [_ManifestDelta(line, draft.past, data) for new, data in written for _, line in _older_lines(draft, new)]
+    for task, made in zip(tasks, crew.map(_ManifestDelta.made, tasks), strict=True):
+        if made is not None:
+            draft.staging.write(stream.manifest_delta(version, task.line.name, task.line.version), [made])
 
 
 def _write_mom(draft: Draft, lengths: Named) -> None:

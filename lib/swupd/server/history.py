@@ -10,8 +10,9 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -265,21 +266,52 @@ class Trusted:
             raise HashMismatch(f"{stream.manifest(line.version, line.name)} is not what its MoM promises", _RESTORE)
         return data
 
-    def before(self, base: Release, count: int) -> tuple[Release, ...]:
+    def before(self, base: Release, count: int) -> tuple[Earlier, ...]:
         """Up to so many releases, newest first: base and those that `previous:` leads to in the same format."""
-        found: list[Release] = []
-        at = base
+        found: list[Earlier] = []
+        at = Earlier(self, base.mom, base.manifests)
         while len(found) < count:
             found.append(at)
             if len(found) == count or not 0 < at.mom.previous < at.version:
                 break
             try:
-                at = self.release(at.mom.previous)
-            except (MomError, ManifestError):
+                at = Earlier(self, self.mom(at.mom.previous))
+            except MomError:
                 break  # an old release that was pruned costs deltas, nothing else
             if at.mom.format != base.mom.format:
                 break
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A release of which a bundle's manifest is read when it is asked for: there may be many of them, and large ones.
+
+    at_hand: manifests that were read already, by bundle.
+    """
+
+    past: Trusted
+    mom: Manifest
+    at_hand: Mapping[str, Manifest] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The release's version."""
+        return self.mom.version
+
+    @cached_property
+    def lines(self) -> Mapping[str, Entry]:
+        """What the MoM says of each bundle."""
+        return {entry.name: entry for entry in self.mom.entries if entry.kind == "M" and entry.present}
+
+    def manifest(self, line: Entry) -> Manifest:
+        """A bundle's manifest. Raises as Trusted.manifest."""
+        return self.at_hand.get(line.name) or self.past.manifest(line)
+
+    def check(self) -> None:
+        """Raises as Trusted.manifest where a manifest is missing or not what it was."""
+        for line in self.lines.values():
+            self.past.manifest_data(line)
 
 
 def manifest_bytes(store: Store, version: int, bundle: str) -> bytes | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from swupd import stream
-from swupd.errors import InvalidOption
+from swupd.errors import InvalidOption, ManifestError
 from swupd.server import fullfiles, history, writer
 from swupd.server.changes import Release
-from swupd.server.history import FolderStore, Store, Trusted
+from swupd.server.history import Earlier, FolderStore, Store, Trusted
 from swupd.server.work import Crew, Report
 
 
@@ -66,7 +67,8 @@ def fetch(
         if version > base.version:
             raise InvalidOption(f"there is no release {version}", f"The last one is {base.version}.")
         if version not in releases:
-            releases[version] = past.release(version)
+            releases[version] = Earlier(past, past.mom(version))
+            releases[version].check()
     _fetch_contents(past.store, releases.values(), crew, report)
     return tuple(sorted(releases, reverse=True))
 
@@ -81,10 +83,16 @@ def _fetch_trust(store: Store, stream_format: int, base: Release) -> None:
         number += 1
 
 
-def _fetch_contents(store: Store, releases: Iterable[Release], crew: Crew, report: Report) -> None:
-    entries = (e for r in releases for m in r.manifests.values() for e in m.entries)
-    wanted = sorted({(e.version, e.digest) for e in entries if e.present and e.kind == "F"})
-    tasks = (fullfiles.Fullfile(Path(), store, *item) for item in wanted)
+def _fetch_contents(store: Store, releases: Iterable[Earlier], crew: Crew, report: Report) -> None:
+    # A bundle is in many releases as it was.
+    bundles = {(line.name, line.version): (earlier, line) for earlier in releases for line in earlier.lines.values()}
+    wanted: set[tuple[int, str]] = set()
+    for earlier, line in bundles.values():
+        # One that was pruned costs deltas, nothing else.
+        with contextlib.suppress(ManifestError):
+            entries = earlier.manifest(line).entries
+            wanted.update((e.version, e.digest) for e in entries if e.present and e.kind == "F")
+    tasks = (fullfiles.Fullfile(Path(), store, *item) for item in sorted(wanted))
     for number, _ in enumerate(crew.map(_read, tasks), 1):
         report.phase("fetch", number, len(wanted))
 

@@ -33,7 +33,7 @@ from swupd.server.announcing import Announcer
 from swupd.server.assembly import Draft, Published
 from swupd.server.bundles import BundleSpec
 from swupd.server.changes import Edition, Release
-from swupd.server.history import FolderStore, Head, Store, Trusted
+from swupd.server.history import Earlier, FolderStore, Head, Store, Trusted
 from swupd.server.releasing import INTERIM
 from swupd.server.work import Crew, Report
 from swupd.server.writer import Staging
@@ -213,7 +213,7 @@ def _interim_version(job: Job, start: _Start) -> int | None:
     return version
 
 
-def _older(job: Job, past: Trusted, start: _Start, report: Report) -> tuple[Release, ...]:
+def _older(job: Job, past: Trusted, start: _Start, report: Report) -> tuple[Earlier, ...]:
     """The releases to make deltas from, newest first."""
     if start.base is None:
         if job.delta_from:
@@ -227,9 +227,11 @@ def _older(job: Job, past: Trusted, start: _Start, report: Report) -> tuple[Rele
             raise InvalidOption(
                 f"there is no release {version} to make deltas from", f"The last one is {start.base.version}."
             )
-        release = start.base if version == start.base.version else past.release(version)
-        if release.mom.format == start.base.mom.format:
-            found.append(release)
+        of_base = version == start.base.version
+        earlier = Earlier(past, start.base.mom, start.base.manifests) if of_base else Earlier(past, past.mom(version))
+        if earlier.mom.format == start.base.mom.format:
+            earlier.check()
+            found.append(earlier)
         else:
             report.warn(f"no deltas from {version}: it has another format")
     return tuple(found)
