@@ -217,15 +217,21 @@ def _entries(name: str, data: bytes, start: int, known: Mapping[str, Entry]) -> 
     if start < len(data) and not data.endswith(b"\n"):
         raise ManifestError(f"manifest {name} is cut off")
     entries = []
+    numbers: dict[str, int] = {}
     for line in _lines(data, start):
         fields = line.split("\t", 3)
         if len(fields) != 4 or len(fields[0]) != 4 or len(line) > MAX_LINE:
             raise ManifestError(f"manifest {name} has a malformed entry: {line[:120]!r}")
         flags, digest, version, path = fields
-        if not (version.isascii() and version.isdigit()) or len(version) > 10:
-            raise ManifestError(f"manifest {name} has a malformed version: {line[:120]!r}")
+        number = numbers.get(version)
+        if number is None:
+            if not (version.isascii() and version.isdigit()) or len(version) > 10:
+                raise ManifestError(f"manifest {name} has a malformed version: {line[:120]!r}")
+            number = numbers[version] = int(version)
         same = known.get(path)
-        if same is None or same.digest != digest or same.version != int(version) or same.flags != flags:
-            same = Entry(flags[0], digest, int(version), path, flags[1], flags[2], flags[3])
+        if same is None or same.digest != digest or same.version != number or same.flags != flags:
+            # Of one that changed the path is taken over.
+            path = path if same is None else same.name
+            same = Entry(flags[0], digest, number, path, flags[1], flags[2], flags[3])
         entries.append(same)
     return tuple(entries)

@@ -121,6 +121,11 @@ def above(found: Iterable[str]) -> set[str]:
     return folders
 
 
+def inside(path: str, top: str) -> bool:
+    """Whether a path is a folder or below it; nothing is in ""."""
+    return bool(top) and (path == top or path.startswith(top + "/"))
+
+
 def is_state(path: str) -> bool:
     """Whether a path is the machine's own: no update or repair touches it."""
     if path.startswith(_STATE_PREFIX) or path.startswith(_STATE_BELOW):

@@ -16,6 +16,7 @@ from swupd.agent import preparation, space, transaction
 from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Plan
 from swupd.agent.preparation import How
+from swupd.agent.shadow import Shadow
 from swupd.agent.state import Layout, State
 from swupd.errors import ApplyError, DiskSpace, HashMismatch, SwupdError, WriteError
 from swupd.manifest import Entry
@@ -326,3 +327,32 @@ def test_no_room_in_the_cache_is_seen_before_anything_is_fetched(small: Path) ->
     space.check_download(small, 500_000)
     with pytest.raises(DiskSpace, match="--cachedir"):
         space.check_download(small, 5_000_000)
+
+
+SPOILED = {
+    "mode": lambda place: place.chmod(0o600),
+    "owner": lambda place: os.chown(place, 5, 0),
+    "group": lambda place: os.chown(place, 0, 5),
+    "size": lambda place: os.truncate(place, 2),
+    "kind": lambda place: (place.unlink(), place.symlink_to("else")),
+    "a folder's mode": lambda place: place.parent.chmod(0o700),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_what_is_not_on_the_disk_as_it_was_written_is_not_put_in_place(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = make_tree(tmp_path / "device", {"/usr/keep": "keep"})
+    objects = Objects()
+    wanted = objects.add(make_tree(tmp_path / "wanted", {"/usr/keep": "keep", "/usr/d/new": "new"}))
+    verify = preparation.Preparation._verify
+
+    def spoiled(self: preparation.Preparation, shadow: Shadow, opened: Root, place: str) -> None:
+        SPOILED[how](Path(opened.path) / place[1:] / "d/new")
+        verify(self, shadow, opened, place)
+
+    monkeypatch.setattr(preparation.Preparation, "_verify", spoiled)
+    with Root(device) as root, pytest.raises(HashMismatch, match="not on the disk as it was written"):
+        engine.apply(settled(root, wanted, set()), objects, root, XattrRule.HASHED, lambda *_: None)
+    assert sorted(os.listdir(device / "usr")) == ["keep"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from swupd import paths
@@ -71,12 +71,11 @@ def linking(
     place: an empty folder, nobody else's. wanted, keep_xattrs: as in Shadow.
     """
     changed = tuple(changed)
-    touched = paths.above(changed).union(changed)
-    if TOP not in touched or not _worth_while(root, place, wanted):
+    if not any(paths.inside(path, TOP) for path in changed) or not _worth_while(root, place, wanted):
         yield nothing()
         return
     try:
-        with aside(lambda: _linked(root, place, touched, wanted, keep_xattrs)) as answer:
+        with aside(lambda: _linked(root, place, changed, wanted, keep_xattrs)) as answer:
             yield Ahead(place, answer)
     finally:
         with contextlib.suppress(OSError):
@@ -92,8 +91,11 @@ def _worth_while(root: Root, place: Path, wanted: Mapping[str, Entry]) -> bool:
     return free.f_bavail * free.f_frsize > _ROOM * needed
 
 
-def _linked(root: Root, place: Path, touched: set[str], wanted: Mapping[str, Entry], keep_xattrs: bool) -> list[Linked]:
-    """Links the topmost folders that are not touched, as many as can be."""
+def _linked(
+    root: Root, place: Path, changed: Sequence[str], wanted: Mapping[str, Entry], keep_xattrs: bool
+) -> list[Linked]:
+    """Links the topmost folders in which nothing is changed, as many as can be."""
+    touched = paths.above(changed).union(changed)
     found: list[Linked] = []
     folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     waiting = [TOP]

@@ -11,12 +11,13 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from swupd import paths
 from swupd.agent import pending, transaction
 from swupd.agent.backend import TOP, obstacle
 from swupd.agent.journal import Journal
 from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Plan
-from swupd.agent.preparation import PLAIN, How, Moved, Preparation, Progress, Staging, Unable, inside
+from swupd.agent.preparation import PLAIN, How, Moved, Preparation, Progress, Staging, Unable
 from swupd.errors import ApplyError, DiskSpace, WriteError, write_error
 from swupd.tree import Root
 
@@ -109,4 +110,4 @@ def _with_shadow(preparation: Callable[[], Preparation]) -> tuple[Journal, tuple
 def _wants_exchange(made: Plan) -> bool:
     names = (*(e.name for e in made.write), *made.remove)
     replaced = TOP in made.remove or any(e.name == TOP and e.kind != "D" for e in made.write)
-    return not replaced and any(inside(name, TOP) for name in names)
+    return not replaced and any(paths.inside(name, TOP) for name in names)

@@ -68,11 +68,6 @@ class Moved(Exception):
     """The folder changed while its shadow was made."""
 
 
-def inside(path: str, top: str) -> bool:
-    """Whether a path is a folder or below it; nothing is in \"\"."""
-    return bool(top) and (path == top or path.startswith(top + "/"))
-
-
 class Areas:
     """Finds the file system on which each path of a tree lies."""
 
@@ -120,15 +115,16 @@ class Preparation:
         self._ops: list[Op] = []
         self._numbers = iter(range(2**31))
         self._told = 0
-        self._covers: dict[str, Node] = {}
+        self._looks: dict[str, tuple[_Look, int]] = {}
+        self._known: dict[_Look, _Look] = {}
         self.damaged: tuple[str, ...] = ()
         self._areas = Areas(self.root)
         self._inside: dict[str, tuple[str, str]] = {}
         self._folders: list[tuple[Root, str, Node]] = []
         self._gone = frozenset(self.plan.remove)
         self._base = os.fsencode(self.root.path)
-        write = [e for e in self.plan.write if not inside(e.name, self.top)]
-        drop = [p for p in self.plan.remove if not inside(p, self.top) and p not in self.kept]
+        write = [e for e in self.plan.write if not paths.inside(e.name, self.top)]
+        drop = [p for p in self.plan.remove if not paths.inside(p, self.top) and p not in self.kept]
         self._work = Workplace(self.root, {self._areas.of(p) for p in (*(e.name for e in write), *drop)})
         try:
             shadow = self._shadow() if self.top else None
@@ -163,7 +159,7 @@ class Preparation:
         shadow = Shadow(
             self.root,
             self.top,
-            [e for e in self.plan.write if inside(e.name, self.top)],
+            [e for e in self.plan.write if paths.inside(e.name, self.top)],
             self._gone.difference(self.kept),
             self._make,
             keep_xattrs=self.rule is not XattrRule.HASHED,
@@ -190,7 +186,7 @@ class Preparation:
         """
         for entry in shadow.write:
             fd, name = opened.parent(place + entry.name[len(self.top) :])
-            if not _same(os.stat(name, dir_fd=fd, follow_symlinks=False), self._covers[entry.name]):
+            if _found(os.stat(name, dir_fd=fd, follow_symlinks=False)) != self._looks[entry.name]:
                 raise HashMismatch(
                     f"{entry.name} is not on the disk as it was written",
                     "Check disk and file system; nothing was changed.",
@@ -254,8 +250,9 @@ class Preparation:
             if node.kind != "D":
                 finish(fd, name, covered)
         self._told += 1
-        if inside(entry.name, self.top):
-            self._covers[entry.name] = covered
+        if paths.inside(entry.name, self.top):
+            look, size = _wanted(covered)
+            self._looks[entry.name] = self._known.setdefault(look, look), size
         self.progress(self._told, 2 * len(self.plan.write), "files")
         return covered
 
@@ -329,13 +326,30 @@ class Preparation:
 _TYPES = {"F": stat.S_IFREG, "D": stat.S_IFDIR, "L": stat.S_IFLNK}
 
 
-def _same(found: os.stat_result, covered: Node) -> bool:
-    """Whether an object on disk has the type, owner, mode and size of what a digest covers."""
-    mode = covered.permissions if covered.kind != "L" else stat.S_IMODE(found.st_mode)
-    size = len(paths.encode(covered.target)) if covered.kind == "L" else covered.size
-    return (found.st_mode, found.st_uid, found.st_gid) == (_TYPES[covered.kind] | mode, covered.uid, covered.gid) and (
-        covered.kind == "D" or found.st_size == size
-    )
+class _Look(NamedTuple):
+    """What is compared of an object on disk with what a digest covers, beside its size. Most have one of a few.
+
+    permissions: None for a link, which has none.
+    """
+
+    kind: int
+    permissions: int | None
+    uid: int
+    gid: int
+
+
+def _wanted(covered: Node) -> tuple[_Look, int]:
+    """How an object shall look, and its size, which is 0 for a folder."""
+    size = {"F": covered.size, "L": len(paths.encode(covered.target)), "D": 0}[covered.kind]
+    permissions = covered.permissions if covered.kind != "L" else None
+    return _Look(_TYPES[covered.kind], permissions, covered.uid, covered.gid), size
+
+
+def _found(there: os.stat_result) -> tuple[_Look, int]:
+    """How one looks."""
+    kind = stat.S_IFMT(there.st_mode)
+    permissions = stat.S_IMODE(there.st_mode) if kind != stat.S_IFLNK else None
+    return _Look(kind, permissions, there.st_uid, there.st_gid), there.st_size if kind != stat.S_IFDIR else 0
 
 
 def _hex(value: bytes | None) -> str:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import BinaryIO, Protocol, cast
 
 from swupd import archive, patches
-from swupd.agent import confinement, unpacking
+from swupd.agent import confinement, syscalls, unpacking
 from swupd.agent.patching import AHEAD
 from swupd.archive import Member
 from swupd.errors import ArchiveError
@@ -98,6 +98,7 @@ class Unpacker:
 
     def __init__(self, reader_memory: int = _READER_MEMORY) -> None:
         """Raises OSError where there can be no process."""
+        syscalls.share_heap()
         self._lock = threading.Lock()
         self._slots = {
             unpacking.UNPACK: threading.Semaphore(min(_READERS, os.cpu_count() or 1)),
