@@ -74,9 +74,14 @@ class Stream:
         return middle(costs)
 
     def trial(self, release: Release, *words: str) -> Cost:
-        """What publishing a release would cost: the stream is as before when it is over."""
+        """What publishing a release would cost, if nothing were taken over from packs before; the stream stays.
+
+        Two trials differ by what their words say only: a publish without deltas takes nothing over either.
+        """
         before = self.base / "before-trial"
         shutil.copytree(self.www, before)
+        for index in self.www.glob("*/pack-*.index"):
+            index.unlink()
         try:
             return self.publish(release, *words)
         finally:

@@ -39,7 +39,8 @@ class Settings:
 class Run:
     """A run that is under way.
 
-    published: releases and what publishing each took; hasty: and with --effort fast; alone: without packs from others.
+    published: releases and what publishing each took; hasty: and with --effort fast; trials: of publishing each with
+    packs from the one before and without, where nothing is taken over from earlier packs.
     """
 
     settings: Settings
@@ -47,7 +48,7 @@ class Run:
     work: Path
     published: list[tuple[Release, Cost]] = field(default_factory=list)
     hasty: list[Cost] = field(default_factory=list)
-    alone: dict[int, Cost] = field(default_factory=dict)
+    trials: dict[int, tuple[Cost, Cost]] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
@@ -77,7 +78,8 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
         words = ("--previous-versions", "1") if run.published else ()
         rounds = run.settings.rounds
         if run.published:
-            run.alone[version] = run.stream.trial(release, "--previous-versions", "0")
+            both = (run.stream.trial(release, "--previous-versions", count) for count in ("1", "0"))
+            run.trials[version] = next(both), next(both)
         run.published.append((release, run.stream.publish_again(release, rounds, *words)))
         run.hasty.append(run.hasty_stream.publish_again(release, rounds, *words, "--effort", "fast"))
     lines, said, first = [], [], run.published[0][1]
@@ -85,14 +87,16 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
         for name, stream, cost in (("", run.stream, best), (", --effort fast", run.hasty_stream, fast)):
             sizes = (megabytes(cost.memory), megabytes(stream.disk(release.version)))
             lines.append((f"v{release.version}{name}", f"{cost.cpu:.1f}", f"{cost.cpu / first.cpu:.2f}", *sizes))
-        if (alone := run.alone.get(release.version)) is not None:
+        if release.version in run.trials:
+            whole, alone = run.trials[release.version]
             said.append(
-                f"* Without packs from the release before, v{release.version} takes {alone.cpu:.1f} s: deltas and their"
-                f" packs, in both forms, take {best.cpu - alone.cpu:.1f} s."
+                f"* Where nothing is taken over from earlier packs, v{release.version} takes {whole.cpu:.1f} s with packs"
+                f" from the release before, {alone.cpu:.1f} s without: deltas and their packs, in both forms, take "
+                f"{whole.cpu - alone.cpu:.1f} s."
             )
     text = grid(("release", "CPU s", "×", "peak MB", "MB on the server"), lines)
     figures = {str(r.version): asdict(c) for r, c in run.published}
-    figures |= {f"{version} alone": asdict(c) for version, c in run.alone.items()}
+    figures |= {f"{v} trials": [asdict(cost) for cost in both] for v, both in run.trials.items()}
     run.results.add("Publishing", [*text, "", *said], "publish", figures)
 
 
