@@ -186,7 +186,7 @@ class Preparation:
         """
         for entry in shadow.write:
             fd, name = opened.parent(place + entry.name[len(self.top) :])
-            if _found(os.stat(name, dir_fd=fd, follow_symlinks=False)) != self._looks[entry.name]:
+            if _seen(os.stat(name, dir_fd=fd, follow_symlinks=False)) != self._looks[entry.name]:
                 raise HashMismatch(
                     f"{entry.name} is not on the disk as it was written",
                     "Check disk and file system; nothing was changed.",
@@ -345,7 +345,7 @@ def _wanted(covered: Node) -> tuple[_Look, int]:
     return _Look(_TYPES[covered.kind], permissions, covered.uid, covered.gid), size
 
 
-def _found(there: os.stat_result) -> tuple[_Look, int]:
+def _seen(there: os.stat_result) -> tuple[_Look, int]:
     """How one looks."""
     kind = stat.S_IFMT(there.st_mode)
     permissions = stat.S_IMODE(there.st_mode) if kind != stat.S_IFLNK else None
