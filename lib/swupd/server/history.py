@@ -309,9 +309,10 @@ class Earlier:
         return self.at_hand.get(line.name) or self.past.manifest(line)
 
     def check(self) -> None:
-        """Raises as Trusted.manifest where a manifest is missing or not what it was."""
+        """Raises as Trusted.manifest where a manifest that is not at hand is missing or not what it was."""
         for line in self.lines.values():
-            self.past.manifest_data(line)
+            if line.name not in self.at_hand:
+                self.past.manifest_data(line)
 
 
 def manifest_bytes(store: Store, version: int, bundle: str) -> bytes | None:
