@@ -24,7 +24,7 @@ def entry(path: str, digest: str, version: int, kind: str = "F") -> Entry:
 def pairs(old: list[Entry], new: list[Entry], stream_format: int = 30) -> list[tuple[str, str]]:
     before = Manifest("a", stream_format, 10, entries=tuple(old))
     after = Manifest("a", stream_format, 20, entries=tuple(new))
-    return [(pair.old.name, pair.new.name) for pair in deltas.pairs(before, after)]
+    return [(pair.old.name, pair.new.name) for pair in deltas.pairs(before, after, deltas.changed(before, after))]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,8 @@ def _packs(draft: Draft) -> list[_Pack]:
             # One of them at a time: a release may have many before it.
             with contextlib.suppress(ManifestError):
                 old = earlier.manifest(line)
-                lacked, pairs = deltas.changed(old, new), deltas.pairs(old, new)
+                lacked = deltas.changed(old, new)
+                pairs = deltas.pairs(old, new, lacked)
                 found += [_Pack(new, old.version, lacked, pairs, form) for form in (Form.PLAIN, Form.RUNS)]
     return found
 

@@ -54,10 +54,13 @@ def changed(old: Manifest, new: Manifest) -> tuple[Entry, ...]:
     return tuple(e for e in newer if (e.name, e.digest, e.kind) not in have)
 
 
-def pairs(old: Manifest, new: Manifest) -> tuple[Pair, ...]:
-    """Sources for what changed, at most one for each new content; old clients get none across names."""
+def pairs(old: Manifest, new: Manifest, lacked: Iterable[Entry]) -> tuple[Pair, ...]:
+    """Sources for what changed, at most one for each new content; old clients get none across names.
+
+    lacked: as changed gives it.
+    """
     have = {e.name: e for e in old.entries if e.present and e.kind == "F"}
-    wanted = [e for e in changed(old, new) if e.kind == "F"]
+    wanted = [e for e in lacked if e.kind == "F"]
     found = [Pair(have[e.name], e) for e in wanted if e.name in have]
     if new.format > OLD_CLIENTS:
         shipped = {e.name for e in new.entries if e.present}
