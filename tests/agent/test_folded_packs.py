@@ -1,4 +1,4 @@
-"""Packs in which the kernel is a folded delta: taken where it can be applied, and done without elsewhere."""
+"""Packs in which a kernel or modules are folded deltas: taken where they can be applied, and done without elsewhere."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from swupd import folding
+from swupd import folding, payloads
+from swupd.payloads import Lz4
+from swupd.server.xz import Effort
 from tests import builders, trees
 from tests.agent.devices import Device
 from tests.agent.misbehaving import folder, server
 from tests.builders import File
-from tests.test_folding import MIB, kernel, payload
+from tests.test_folding import MIB, kernel, module, payload
 
 OLD, NEW = 10, 20
+MODULES = 30
 HTTP = "--allow-insecure-http"
 
 
@@ -33,14 +36,28 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "www"
 
 
-def update(www: Path, base: Path) -> set[str]:
+@pytest.fixture(scope="module")
+def with_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Modules as Linux packs them, in a folder that is named by the release."""
+    base = tmp_path_factory.mktemp("modules")
+    for version in (OLD, NEW):
+        files = {f"/usr/lib/drivers/6.{version}/m{n}.ko.xz": File(driver(version, n)) for n in range(MODULES)}
+        builders.release(base, version, files, {"os-core": builders.REST}, previous_versions=1)
+    return base / "www"
+
+
+def driver(version: int, number: int) -> bytes:
+    """A module that differs from release to release by its beginning, and so in all of its compressed form."""
+    return module(f"vermagic=6.{version} ".encode() + payload(100 + number, 40_000) + b"signature %d" % version)
+
+
+def update(www: Path, base: Path, *options: str) -> set[str]:
     """Installs the old version and updates; what was asked for by GET since."""
     with server(folder(www)) as told:
         device = Device(base, told.url, None)
         device.ok("os-install", "--version", str(OLD), HTTP)
         told.requests.clear()
-        device.ok("update", HTTP, "--verbose")
-        assert (device.root / "usr/lib/kernel/image").read_bytes() == image(NEW)
+        device.ok("update", HTTP, "--verbose", *options)
         asked = {path.lstrip("/") for method, path, _ in told.requests if method == "GET"}
         device.ok("diagnose", HTTP)
         fresh = Device(base / "fresh", told.url, None)
@@ -55,7 +72,7 @@ def packs(asked: set[str]) -> set[str]:
 
 
 def test_the_pack_with_the_folded_delta_is_a_fraction_and_is_taken(www: Path, tmp_path: Path) -> None:
-    name = f"20/pack-os-core-from-10.{folding.variants()[0]}.tar"
+    name = f"20/pack-os-core-from-10.{folding.variant([Lz4().needs])}.tar"
     asked = update(www, tmp_path)
     assert packs(asked) == {name}
     assert not {path for path in asked if "/files/" in path}
@@ -65,20 +82,54 @@ def test_the_pack_with_the_folded_delta_is_a_fraction_and_is_taken(www: Path, tm
 def test_a_device_without_the_library_takes_the_plain_pack(
     www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "library", lambda: "")
+    monkeypatch.setattr(Lz4, "needs", "")
     assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
 
 
 def test_a_device_with_another_release_of_the_library_takes_the_plain_pack(
     www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "library", lambda: "lz4-0.0.1")
+    monkeypatch.setattr(Lz4, "needs", "lz4-0.0.1")
     assert packs(update(www, tmp_path)) == {"20/pack-os-core-from-10.tar"}
 
 
 def test_a_library_that_folds_to_other_bytes_costs_a_download_and_nothing_else(
     www: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "_LEVEL", 3)
+    monkeypatch.setattr(payloads, "_LEVEL", 3)
     asked = update(www, tmp_path)
     assert len([path for path in asked if "/files/" in path]) == 1
+
+
+def test_modules_are_fetched_unfolded(with_modules: Path, tmp_path: Path) -> None:
+    name = "20/pack-os-core-from-10.runs.xz.tar"
+    asked = update(with_modules, tmp_path)
+    assert packs(asked) == {name}
+    assert not {path for path in asked if "/files/" in path}
+    plain = with_modules / "20/pack-os-core-from-10.tar"
+    assert (with_modules / name).stat().st_size < plain.stat().st_size / 10
+
+
+@pytest.mark.parametrize("stream", ["www", "with_modules"])
+def test_a_device_that_shall_not_compress_takes_the_plain_pack(
+    stream: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    asked = update(request.getfixturevalue(stream), tmp_path, "--repack", "no")
+    assert packs(asked) == {"20/pack-os-core-from-10.tar"}
+
+
+def test_an_xz_that_packs_to_other_bytes_costs_downloads_and_nothing_else(
+    with_modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "_PRESET", 1)
+    asked = update(with_modules, tmp_path)
+    assert len([path for path in asked if "/files/" in path]) == MODULES
+
+
+def test_in_a_hurry_no_modules_are_unfolded(tmp_path: Path) -> None:
+    for version in (OLD, NEW):
+        files = {"/usr/lib/modules/m.ko.xz": File(driver(version, 1))}
+        release = builders.release(
+            tmp_path, version, files, {"os-core": builders.REST}, previous_versions=1, effort=Effort.FAST
+        )
+    assert not [name for name in release.packs if "xz" in name]

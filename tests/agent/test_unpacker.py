@@ -23,10 +23,11 @@ from swupd import archive, folding, patches, tree
 from swupd.agent import unpacker, unpacking
 from swupd.agent.unpacker import Answer, Here, Unpacker, _Worker, parsed
 from swupd.errors import ArchiveError
-from swupd.server import archiver, comparison, kernels, xz
+from swupd.payloads import Lz4
+from swupd.server import archiver, comparison, xz
 from tests.agent.devices import Device
 from tests.agent.test_attacks import info, replace_packs, tar
-from tests.test_folding import kernel, payload
+from tests.test_folding import kernel, made_of, payload
 
 NOISE = random.Random(8).randbytes(400_000)
 LIMIT = 2**24
@@ -178,12 +179,12 @@ def test_a_worker_that_is_killed_takes_the_rest_of_its_group_along(made: Unpacke
     assert made.apply(patch, NOISE).content == new
 
 
-@pytest.mark.skipif(not folding.library(), reason="there is no LZ4 library")
+@pytest.mark.skipif(not Lz4().needs, reason="there is no LZ4 library")
 def test_kernels_are_unfolded(made: Unpacker, tmp_path: Path) -> None:
     pytest.importorskip("hdiffpatch", reason="folded deltas are made by hdiffpatch")
     inside = payload(5, 300_000)
     (tmp_path / "old").write_bytes(kernel(inside))
-    packed = kernels.make(kernel(inside), kernel(inside + b"more"), 0o100600, 0, 0)
+    packed = made_of(kernel(inside), kernel(inside + b"more"))
     assert packed is not None
     head = packed[: folding.HEAD_SIZE]
     for way in (Here(), made):

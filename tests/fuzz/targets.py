@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import io
+import lzma
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from swupd.agent.unpacker import Here
 from swupd.delta import Form
 from swupd.errors import DocumentError
 from swupd.publickey import PublicKey
-from swupd.server import comparison
+from swupd.server import comparison, folds
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Corpus
 
@@ -219,19 +220,30 @@ def _kernel(version: int) -> bytes:
     return _BEFORE + len(packed).to_bytes(4, "little") + packed + _AFTER
 
 
+def _module(version: int) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 4096}]
+    return lzma.compress(_payload(version), lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+
+
 def _folded_deltas(found: Corpus) -> list[bytes]:
     old, new = (_BEFORE + _payload(version) + _AFTER for version in (1, 2))
     inner = comparison.make(old, new, 0o100600, 0, 0, form=Form.RUNS) or b""
     end = len(_kernel(1)) - len(_AFTER)
-    return [struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner]
+    found_modules = folds.find(_module(1), _module(2))
+    assert found_modules is not None
+    return [
+        struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner,
+        found_modules.delta(0o100600, 0, 0, 0) or b"",
+    ]
 
 
 def _folded(data: bytes) -> None:
     fold = folding.parse(data)
-    if fold is not None and folding.library():
-        plain = b"".join(folding.unfolded(io.BytesIO(_kernel(1)), fold))
+    if fold is not None and fold.codec.needs:
+        old = _module(1) if data.startswith(b"SWUPDXZ") else _kernel(1)
+        plain = b"".join(folding.unfolded(io.BytesIO(old), fold))
         made = patches.opened(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
-        for _ in folding.folded(made.chunks, fold.new_start, fold.new_end):
+        for _ in folding.folded(made.chunks, fold):
             continue
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swupd import patches
-from swupd.server import comparison, deltas, diagonals, kernels, matching, windows
+from swupd.payloads import Lz4
+from swupd.server import comparison, deltas, diagonals, folds, matching, windows
 from swupd.server.matching import Match
 from swupd.server.xz import Effort
 from swupd.stream import KIB, MIB
@@ -82,12 +83,15 @@ def test_files_are_looked_through_in_windows_where_they_are_unfolded_kernels(
         return found
 
     whole = matching.matches
-    monkeypatch.setattr(kernels, "make", lambda *_: bytes(100) if unfolded else None)
+    kernel = folds._Unfolded(0, 0, b"", 0, Lz4())
+    monkeypatch.setattr(Lz4, "needs", "lz4-1.2")
+    monkeypatch.setattr(folds, "find", lambda *_: folds.Candidate(kernel, kernel, b"") if unfolded else None)
+    monkeypatch.setattr(folds.Candidate, "delta", lambda *_: bytes(100))
     monkeypatch.setattr(windows, "matches", lambda old, new: noted("windows", whole(old, new)))
     monkeypatch.setattr(diagonals, "matches", lambda old, new: noted("whole", whole(old, new)))
     new = pieces(OLD, 500, 60)
     nodes = file_node("/x", 0o644, len(OLD)), file_node("/x", 0o644, len(new))
     made = deltas.make((nodes[0], OLD), (nodes[1], new), 10 * MIB, Effort.BEST)
     assert used == ["windows" if unfolded else "whole"]
-    assert made.folded == unfolded
+    assert made.needs == ("lz4-1.2" if unfolded else "")
     assert made.plain is not None and patches.apply(made.plain, OLD).content == new

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from swupd import folding
 from swupd.agent import actions, ahead, fetch, limits, offers, pending, plan, routes, shadow, space, survey, transaction
 from swupd.agent.ahead import Ahead
 from swupd.agent.apply import Outcome, apply
@@ -16,10 +17,10 @@ from swupd.agent.objects import XattrRule
 from swupd.agent.plan import Changes, Plan
 from swupd.agent.preparation import How
 from swupd.agent.report import Steps, size
-from swupd.agent.routes import Between, Route
+from swupd.agent.routes import Between, Hop, Route
 from swupd.agent.session import Session
 from swupd.agent.state import State
-from swupd.errors import DiskSpace
+from swupd.errors import DiskSpace, SwupdError
 from swupd.lengths import Length
 from swupd.manifest import Entry, Manifest
 from swupd.tree import Node, Root
@@ -182,7 +183,17 @@ def _fetch(
 
 def _routes(session: Session, wish: Wish, expected: int, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
     """By which packs the bundles get where they shall be, as far as single files do not take fewer bytes."""
-    return routes.found(packs, wish.between, lambda pack: offers.chosen(session.content, pack), expected // _SHRINKS)
+    variants = folding.variants(session.settings.repack)
+
+    def listed(name: str) -> bool:
+        with contextlib.suppress(SwupdError):
+            return wish.measure(name) is not None
+        return False
+
+    def chosen(pack: plan.Pack) -> Hop:
+        return offers.chosen(session.content, pack, variants, listed)
+
+    return routes.found(packs, wish.between, chosen, expected // _SHRINKS)
 
 
 def estimate(manifests: Mapping[str, Manifest], made: Plan) -> int:

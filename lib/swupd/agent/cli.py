@@ -103,6 +103,13 @@ _GLOBAL: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "whether the tree before a change stays at hand until it is confirmed (yes)",
         },
     ),
+    (
+        ("--repack",),
+        {
+            "choices": ("yes", "no"),
+            "help": "whether less is fetched where kernels and modules must be compressed here for it (yes)",
+        },
+    ),
     (("--dry-run",), {**_FLAG, "help": "say what would be done, change nothing"}),
     (("--quiet",), {**_FLAG, "help": "print only warnings and errors"}),
     (("--verbose",), {**_FLAG, "help": "print more"}),
@@ -346,6 +353,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         tls_pin=(options.tls_pin or "").replace(":", "").lower(),
         skip_space_check=options.skip_diskspace_check,
         keep_undo=options.keep_undo != "no",
+        repack=options.repack != "no",
         trial=_number(getattr(options, "trial", None), "--trial", 0),
         dry_run=options.dry_run,
     )

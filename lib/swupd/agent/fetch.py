@@ -21,7 +21,7 @@ from swupd.agent.arriving import Arrival
 from swupd.agent.limits import Limits
 from swupd.agent.objects import XattrRule, digests
 from swupd.agent.origin import Origin
-from swupd.agent.patching import Job, Patching, held, unfolded
+from swupd.agent.patching import Job, Patching, held, is_folded, unfolded
 from swupd.agent.plan import Plan
 from swupd.agent.report import Report, Steps
 from swupd.agent.routes import Hop, Route
@@ -244,8 +244,8 @@ class Fetcher:
             # Opened here: large ones are applied in other threads, and roots are not for several.
             old_file = stack.enter_context(open_source(source))
             patch = stack.enter_context(held(member, self.state.layout.cache))
-            large = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE
-            patching.begin(Job(new, patch, old_file, source, stack.pop_all()), large)
+            slow = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE or is_folded(patch)
+            patching.begin(Job(new, patch, old_file, source, stack.pop_all()), slow)
 
     def _patched(self, jobs: Sequence[Job], missing: set[str]) -> Iterator[None]:
         """Asks for deltas to be applied; and then stages what they make."""

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from swupd import folding, stream
+from swupd import stream
 from swupd.agent.origin import Origin
 from swupd.agent.plan import Pack, Plan
 from swupd.agent.routes import Hop, Route
 
 
-def chosen(source: Origin, pack: Pack) -> Hop:
-    """The smallest form of a pack that the server has and this device can use."""
-    for variant in folding.variants() if pack.from_version else ():
-        name = stream.pack(pack.bundle, pack.to_version, pack.from_version, variant)
+def chosen(source: Origin, pack: Pack, variants: Iterable[str], listed: Callable[[str], bool]) -> Hop:
+    """The smallest form of a pack that the server has and this device can use, for which there are variants.
+
+    listed: whether a release names an object among those that it has.
+    """
+    plain = stream.pack(pack.bundle, pack.to_version, pack.from_version)
+    names = [stream.pack(pack.bundle, pack.to_version, pack.from_version, v) for v in variants if pack.from_version]
+    if names and listed(plain):
+        names = list(filter(listed, names))
+    for name in names:
         size = source.size(name)
         if size is not None:
             return Hop(pack, name, size)
-    name = stream.pack(pack.bundle, pack.to_version, pack.from_version)
-    return Hop(pack, name, source.size(name))
+    return Hop(pack, plain, source.size(plain))
 
 
 def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple
 
-from swupd import folding, stream
+from swupd import folding, payloads, stream
 from swupd.archive import Member
 from swupd.tree import Node
 
@@ -48,8 +48,8 @@ Apply = Callable[[Sequence[Job]], Iterator[None]]
 class Patching:
     """Deltas that are applied while their pack is read.
 
-    Small ones go in groups, and the reader of the pack is a few groups ahead of the answers; large ones have threads,
-    and wait there in small number.
+    Those that are soon done go in groups, and the reader of the pack is a few groups ahead of the answers; slow ones
+    have threads, and wait there in small number.
     """
 
     def __init__(self, pool: Executor, apply: Apply) -> None:
@@ -57,16 +57,16 @@ class Patching:
         self._room = threading.Semaphore(_HELD)
         self._gathered: list[Job] = []
         self._small: deque[tuple[frozenset[str], Iterator[None]]] = deque()
-        self._large: dict[str, Future[None]] = {}
+        self._slow: dict[str, Future[None]] = {}
         self._failed: BaseException | None = None
 
-    def begin(self, job: Job, large: bool) -> None:
+    def begin(self, job: Job, slow: bool) -> None:
         """Takes a delta, and begins to apply it once there is room. Raises what earlier ones raise."""
-        if large:
+        if slow:
             self._room.acquire()
             if self._failed is not None:
                 raise self._failed
-            self._large[job.digest] = self._pool.submit(self._carry_out, self._apply((job,)))
+            self._slow[job.digest] = self._pool.submit(self._carry_out, self._apply((job,)))
             return
         self._gathered.append(job)
         if len(self._gathered) == GROUP or sum(each.source.size for each in self._gathered) > _GROUP_SIZE:
@@ -78,15 +78,15 @@ class Patching:
             self._ask()
         while any(digest in digests for digests, _ in self._small):
             self._take()
-        if digest in self._large:
-            self._large.pop(digest).result()
+        if digest in self._slow:
+            self._slow.pop(digest).result()
 
     def finish(self) -> None:
         """Waits for all. Raises what they raise."""
         self._ask()
         while self._small:
             self._take()
-        for digest in tuple(self._large):
+        for digest in tuple(self._slow):
             self.settle(digest)
 
     def _ask(self) -> None:
@@ -130,16 +130,24 @@ def held(member: Member, folder: os.PathLike[str]) -> AbstractContextManager[Bin
     return file
 
 
+def is_folded(patch: BinaryIO | bytes) -> bool:
+    """Whether a delta makes something that has to be compressed, which takes long."""
+    return payloads.of_mark(_head(patch)[: payloads.MARK_SIZE]) is not None
+
+
+def _head(patch: BinaryIO | bytes) -> bytes:
+    if isinstance(patch, bytes):
+        return patch[: folding.HEAD_SIZE]
+    patch.seek(0)
+    return patch.read(folding.HEAD_SIZE)
+
+
 @contextlib.contextmanager
 def unfolded(
     old: BinaryIO, patch: BinaryIO | bytes, folder: os.PathLike[str], unfolding: Unfolding
 ) -> Iterator[BinaryIO]:
     """What a delta is to be applied to: a file, or its unfolded form. Raises ArchiveError."""
-    if isinstance(patch, bytes):
-        head = patch[: folding.HEAD_SIZE]
-    else:
-        patch.seek(0)
-        head = patch.read(folding.HEAD_SIZE)
+    head = _head(patch)
     if folding.parse(head) is None:
         yield old
         return

@@ -62,6 +62,7 @@ class _Settings(NamedTuple):
     tls_pin: str = ""
     skip_space_check: bool = False
     keep_undo: bool = True
+    repack: bool = True
     trial: int = 0
     dry_run: bool = False
     checks: Checks | None = None
@@ -76,7 +77,8 @@ class Settings(Checked, _Settings):
     certificate: trust file for signatures, or None where there is none.
     root_file: the first root of trust, or None where certificates alone are believed; product: what this device is.
     retry_delay: seconds before the first retry. parallel: downloads at a time.
-    keep_undo: the tree before a change stays at hand. trial: boots within which an update must be confirmed, 0: none.
+    keep_undo: the tree before a change stays at hand. repack: what is compressed in files may be compressed again here.
+    trial: boots within which an update must be confirmed, 0: none.
     checks: who says whether signatures are right, None for this process.
     """
 

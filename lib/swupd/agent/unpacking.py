@@ -141,7 +141,7 @@ def patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
         node = Node("/", "F", mode, made.uid, made.gid, made.size if fold is None else fold.size)
     except ValueError as e:
         raise ArchiveError(f"the delta makes something impossible: {e}") from e
-    return Member("", node, made.chunks if fold is None else folding.folded(made.chunks, fold.new_start, fold.new_end))
+    return Member("", node, made.chunks if fold is None else folding.folded(made.chunks, fold))
 
 
 def unfolded(head: bytes, old: BinaryIO) -> Member:

@@ -105,8 +105,7 @@ class _Pack:
             return stream.pack(self.new.name, self.new.version, 0)
         variant = ""
         if self.form is Form.RUNS:
-            folded = any(sizes[pair.key].folded for pair in self.pairs)
-            variant = folding.variants()[0] if folded else folding.RUNS
+            variant = folding.variant(filter(None, (sizes[pair.key].needs for pair in self.pairs)))
         return stream.pack(self.new.name, self.new.version, self.old, variant)
 
 

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from swupd import delta, paths
+from swupd import delta, paths, payloads
 from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
-from swupd.server import comparison, diagonals, kernels, windows
+from swupd.server import comparison, diagonals, folds, windows
 from swupd.server.changes import OLD_CLIENTS
 from swupd.server.xz import Effort, compress
 from swupd.stream import KIB, MIB
@@ -21,9 +21,6 @@ LARGEST = 128 * MIB
 """Larger files get no deltas: the matching needs several times a file's size in memory."""
 LOOSE = 64 * KIB
 """Blocks up to this size are left as they are: packs compress them better, together with those of similar files."""
-LEAST_FOLDED = MIB
-WORTH_FOLDING = 0.9
-"""A folded delta costs the device time; it has to be so much smaller."""
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")
 _BESIDE_WORDS = re.compile(r"[0-9._+~-]")
@@ -100,11 +97,11 @@ def _place(entry: Entry) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The delta between two files in each form that pays; folded: whether the one in runs is of kernels unfolded."""
+    """The delta between two files in each form that pays. needs: what a device must have for a folded one, else ""."""
 
     plain: bytes | None = None
     runs: bytes | None = None
-    folded: bool = False
+    needs: str = ""
 
 
 def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, effort: Effort) -> Made:
@@ -115,10 +112,10 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
         return Made()
-    folded = None
-    if min(len(old_content), len(content)) >= LEAST_FOLDED:
-        folded = kernels.make(old_content, content, node.mode, node.uid, node.gid)
-    find = diagonals.matches if folded is None else windows.matches
+    candidate = folds.find(old_content, content)
+    if candidate is not None and candidate.codec.needs == payloads.XZ and effort is Effort.FAST:
+        candidate = None
+    find = diagonals.matches if candidate is None else windows.matches
     compared = comparison.compare(old_content, content, find)
 
     def packed(*forms: Form) -> dict[Form, bytes]:
@@ -127,13 +124,17 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
         made = comparison.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
         return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
 
-    if folded is not None:
-        plain = packed(Form.PLAIN).get(Form.PLAIN)
-        if len(folded) < WORTH_FOLDING * (fullfile_size if plain is None else len(plain)):
-            return Made(plain, folded, folded=True)
-        return Made(plain, packed(Form.RUNS).get(Form.RUNS))
-    made = packed(Form.PLAIN, Form.RUNS)
-    return Made(made.get(Form.PLAIN), made.get(Form.RUNS))
+    if candidate is None:
+        made = packed(Form.PLAIN, Form.RUNS)
+        return Made(made.get(Form.PLAIN), made.get(Form.RUNS))
+    plain = packed(Form.PLAIN).get(Form.PLAIN)
+    otherwise = fullfile_size if plain is None else min(len(plain), fullfile_size)
+    folded = candidate.delta(node.mode, node.uid, node.gid, LOOSE)
+    # Compressing again costs the device time.
+    enough = otherwise - candidate.payload // candidate.codec.price
+    if folded is not None and _cost(folded, enough) < enough and candidate.folds_again():
+        return Made(plain, folded, candidate.codec.needs)
+    return Made(plain, packed(Form.RUNS).get(Form.RUNS))
 
 
 def _cost(made: bytes, enough: int) -> int:

@@ -106,10 +106,10 @@ def delta_place(work: Path, pair: Pair, form: Form) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class DeltaSizes:
-    """Bytes of a delta in each form that pays. folded: whether the one in runs needs the LZ4 library."""
+    """Bytes of a delta in each form that pays. needs: as deltas.Made has it."""
 
     of: Mapping[Form, int] = field(default_factory=dict)
-    folded: bool = False
+    needs: str = ""
 
 
 def make_delta(task: DeltaTask) -> DeltaSizes:
@@ -126,4 +126,4 @@ def make_delta(task: DeltaTask) -> DeltaSizes:
         for form, data in forms.items()
         if data is not None
     }
-    return DeltaSizes(sizes, made.folded)
+    return DeltaSizes(sizes, made.needs)
