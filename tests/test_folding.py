@@ -258,6 +258,13 @@ def test_a_module_is_compressed_on_a_device_where_that_saves_enough(inside: byte
     assert (made.runs is not None and made.runs.startswith(b"SWUPDXZ")) == bool(needs)
 
 
+def test_a_module_that_was_packed_otherwise_is_no_folded_delta() -> None:
+    inside = payload(1, 100_000)
+    old, new = module(inside), module(b"patched" + inside, nice_len=12)
+    nodes = file_node("/x", 0o644, len(old)), file_node("/x", 0o644, len(new))
+    assert deltas.make((nodes[0], old), (nodes[1], new), len(new), Effort.BEST).needs == ""
+
+
 def test_a_kernel_in_a_file_that_is_too_small_for_one_is_not_looked_for() -> None:
     old, new = kernel(payload(1, 3000)), kernel(payload(2, 3000))
     assert folds.find(old, new) is None
