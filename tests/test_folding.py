@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from swupd import folding, patches, payloads
 from swupd.errors import ArchiveError
-from swupd.folding import Fold
+from swupd.folding import Fold, Span
 from swupd.payloads import Codec, Lz4, Lzma2
 from swupd.server import comparison, deltas, folds
 from swupd.server.xz import Effort
@@ -53,7 +53,7 @@ def apply(made: bytes, old: bytes) -> bytes:
     fold = folding.parse(made)
     assert fold is not None
     plain = b"".join(folding.unfolded(io.BytesIO(old), fold))
-    opened = patches.opened(io.BytesIO(made), len(made), io.BytesIO(plain), len(plain), start=folding.HEAD_SIZE)
+    opened = patches.opened(io.BytesIO(made), len(made), io.BytesIO(plain), len(plain), start=fold.length)
     return b"".join(folding.folded(opened.chunks, fold))
 
 
@@ -112,7 +112,7 @@ def test_a_module_is_compared_unfolded(size: int) -> None:
 @pytest.mark.skipif(shutil.which("xz") is None, reason="xz is not there")
 @pytest.mark.parametrize("options", ["-T1", "-T2", "-T2 --block-size=50000", "-9", "--check=crc64", "--check=sha256"])
 def test_what_xz_itself_packed_comes_out_again(options: str, tmp_path: Path) -> None:
-    """With threads it writes the sizes of each block into its header. Of several blocks the first is unfolded."""
+    """With threads it writes the sizes of each block into its header."""
     inside = payload(1, 200_000)
     old, new = (
         subprocess.run(
@@ -126,6 +126,8 @@ def test_what_xz_itself_packed_comes_out_again(options: str, tmp_path: Path) -> 
     made = made_of(old, new)
     assert made is not None
     assert apply(made, old) == new
+    fold = folding.parse(made)
+    assert fold is not None and (len(fold.old), len(fold.new)) == ((4, 5) if "block-size" in options else (1, 1))
 
 
 def test_what_was_compressed_otherwise_is_left_as_it_is() -> None:
@@ -153,12 +155,12 @@ def test_a_module_that_is_cut_off_is_no_module(kept: int) -> None:
 def test_folding_does_not_depend_on_how_the_bytes_come(codec: Codec, sizes: list[int], start: int, length: int) -> None:
     data = payload(3, sum(sizes))
     start = min(start, len(data))
-    end = min(start + length, len(data))
+    middle, end = (min(start + length * n, len(data)) for n in (1, 2))
     chunks, at = [], 0
     for size in sizes:
         chunks.append(data[at : at + size])
         at += size
-    fold = Fold(0, 0, start, end, 0, codec)
+    fold = Fold((), (Span(start, middle), Span(middle, end)), 0, codec)
     whole = b"".join(folding.folded([data], fold))
     assert b"".join(folding.folded(chunks, fold)) == whole
     assert whole.startswith(data[:start]) and whole.endswith(data[end:])
@@ -167,10 +169,10 @@ def test_folding_does_not_depend_on_how_the_bytes_come(codec: Codec, sizes: list
 @pytest.mark.parametrize(
     "fold",
     [
-        Fold(0, 10_000, 0, 0, 100),
-        Fold(510, 600, 0, 0, 100),
-        Fold(0, 3000, 0, 0, 100),
-        Fold(10_000_000, 10_000_001, 0, 0, 100),
+        Fold((Span(0, 10_000),), (), 100),
+        Fold((Span(510, 600),), (), 100),
+        Fold((Span(0, 3000),), (), 100),
+        Fold((Span(10_000_000, 10_000_001),), (), 100),
     ],
 )
 def test_an_old_file_that_is_not_as_was_said_is_refused(fold: Fold) -> None:
@@ -185,8 +187,8 @@ def test_an_old_file_that_is_not_as_was_said_is_refused(fold: Fold) -> None:
 def test_an_old_module_that_is_not_as_was_said_is_refused(start: int, less: int, bits: int) -> None:
     old = module(payload(4, 20_000))
     found = folds.find(old, old)
-    assert found is not None and found.old.start == 24
-    fold = Fold(start, found.old.end - less, 24, 24, 100, Lzma2(bits))
+    assert found is not None and found.old.packed[0].start == 24
+    fold = Fold((Span(start, found.old.packed[0].end - less),), (), 100, Lzma2(bits))
     with pytest.raises(ArchiveError, match="old file"):
         list(folding.unfolded(io.BytesIO(old), fold))
     with pytest.raises(ArchiveError, match="old file"):
@@ -198,7 +200,7 @@ def test_an_old_module_that_unfolds_to_too_much_is_refused(monkeypatch: pytest.M
     old = module(bytes(5 * MIB))
     found = folds.find(old, old)
     assert found is not None
-    fold = Fold(found.old.start, found.old.end, 24, 24, 100, Lzma2(20))
+    fold = Fold(found.old.packed, (), 100, Lzma2(20))
     with pytest.raises(ArchiveError, match="too large"):
         list(folding.unfolded(io.BytesIO(old), fold))
 
@@ -211,19 +213,38 @@ def test_a_dictionary_that_a_device_has_no_room_for_is_no_folded_delta(mark: byt
 @pytest.mark.parametrize(
     "numbers",
     [
-        (5, 4, 0, 0, 1),
-        (0, 1, 5, 4, 1),
-        (0, 1, 0, 1, 2**40),
-        (2**63, 2**63, 0, 0, 1),
-        (0, 2**62, 0, 0, 1),
-        (0, 1, 0, 2**62, 1),
+        (1, 1, 1, 5, 4, 0, 0),
+        (1, 1, 1, 0, 1, 5, 4),
+        (2**40, 1, 1, 0, 1, 0, 1),
+        (1, 1, 1, 2**63, 2**63, 0, 0),
+        (1, 1, 1, 0, 2**62, 0, 1),
+        (1, 1, 1, 0, 1, 0, 2**62),
+        (1, 2, 0, 0, 5, 4, 9),
+        (1, 0, 2, 0, 5, 4, 9),
+        (1, 65, 0, *range(130)),
+        (1, 0, 65, *range(130)),
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(numbers: tuple[int, ...]) -> None:
     with pytest.raises(ArchiveError, match="nonsense"):
-        folding.parse(struct.pack("<8sQQQQQ", b"SWUPDLZ4", *numbers))
+        folding.parse(header(b"SWUPDLZ4", *numbers))
     with pytest.raises(ArchiveError, match="nonsense"):
-        folding.parse(struct.pack("<8sQQQQQ", b"SWUPDXZ\x14", *numbers))
+        folding.parse(header(b"SWUPDXZ\x14", *numbers))
+
+
+def header(mark: bytes, size: int, old: int, new: int, *places: int) -> bytes:
+    return struct.pack(f"<8sQHH{len(places)}Q", mark, size, old, new, *places)
+
+
+def test_a_header_is_read_as_it_was_written() -> None:
+    fold = Fold((Span(1, 5), Span(5, 9)), (Span(0, 2**20),), 7, Lzma2(20))
+    assert folding.parse(fold.pack()) == fold
+    assert len(fold.pack()) == fold.length
+    most = tuple(Span(n, n + 1) for n in range(folding.MOST_SPANS))
+    assert folding.parse(Fold(most, most, 7).pack()[: folding.HEAD_SIZE]) == Fold(most, most, 7)
+    for less in range(8, fold.length):
+        with pytest.raises(ArchiveError, match="cut off"):
+            folding.parse(fold.pack()[:less])
 
 
 def test_other_deltas_have_no_such_header() -> None:

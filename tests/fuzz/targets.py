@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import io
 import lzma
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from swupd.agent.state import Layout, State
 from swupd.agent.unpacker import Here
 from swupd.delta import Form
 from swupd.errors import DocumentError
+from swupd.folding import Fold, Span
 from swupd.publickey import PublicKey
 from swupd.server import comparison, folds
 from tests.fuzz import corpus
@@ -232,7 +232,7 @@ def _folded_deltas(found: Corpus) -> list[bytes]:
     found_modules = folds.find(_module(1), _module(2))
     assert found_modules is not None
     return [
-        struct.pack("<8sQQQQQ", b"SWUPDLZ4", 6, end, 6, 6 + len(_payload(2)), 5000) + inner,
+        Fold((Span(6, end),), (Span(6, 6 + len(_payload(2))),), 5000).pack() + inner,
         found_modules.delta(0o100600, 0, 0, 0) or b"",
     ]
 
@@ -242,7 +242,7 @@ def _folded(data: bytes) -> None:
     if fold is not None and fold.codec.needs:
         old = _module(1) if data.startswith(b"SWUPDXZ") else _kernel(1)
         plain = b"".join(folding.unfolded(io.BytesIO(old), fold))
-        made = patches.opened(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, folding.HEAD_SIZE)
+        made = patches.opened(io.BytesIO(data), len(data), io.BytesIO(plain), len(plain), _LIMIT, fold.length)
         for _ in folding.folded(made.chunks, fold):
             continue
 

@@ -83,7 +83,7 @@ def test_files_are_looked_through_in_windows_where_they_are_unfolded_kernels(
         return found
 
     whole = matching.matches
-    kernel = folds._Unfolded(0, 0, b"", 0, Lz4())
+    kernel = folds._Unfolded((), b"", (), Lz4())
     monkeypatch.setattr(Lz4, "needs", "lz4-1.2")
     monkeypatch.setattr(folds, "find", lambda *_: folds.Candidate(kernel, kernel, b"") if unfolded else None)
     monkeypatch.setattr(folds.Candidate, "delta", lambda *_: bytes(100))

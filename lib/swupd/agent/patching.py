@@ -148,11 +148,12 @@ def unfolded(
 ) -> Iterator[BinaryIO]:
     """What a delta is to be applied to: a file, or its unfolded form. Raises ArchiveError."""
     head = _head(patch)
-    if folding.parse(head) is None:
+    fold = folding.parse(head)
+    if fold is None:
         yield old
         return
     with tempfile.TemporaryFile(dir=folder) as file:
-        with unfolding(head, old) as chunks:
+        with unfolding(head[: fold.length], old) as chunks:
             file.writelines(chunks)
         file.flush()
         yield file

@@ -135,7 +135,7 @@ def patched(patch: BinaryIO, old: BinaryIO, limit: int) -> Member:
     elif fold.size > limit:
         raise ArchiveError("the delta makes a file that is too large")
     else:
-        made = patches.opened(patch, _size(patch), old, _size(old), MAX_DELTA_RESULT, folding.HEAD_SIZE)
+        made = patches.opened(patch, _size(patch), old, _size(old), MAX_DELTA_RESULT, fold.length)
     mode = stat.S_IFREG | stat.S_IMODE(made.mode)
     try:
         node = Node("/", "F", mode, made.uid, made.gid, made.size if fold is None else fold.size)

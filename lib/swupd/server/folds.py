@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import lzma
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from swupd import folding, payloads
 from swupd.delta import Form
 from swupd.errors import ArchiveError
-from swupd.folding import Fold
+from swupd.folding import Fold, Span
 from swupd.payloads import BLOCK_SIZE, LENGTH, Codec, Lz4, Lzma2
 from swupd.server import comparison
 from swupd.server.xz import Effort
@@ -19,24 +21,25 @@ LEAST_KERNEL = MIB
 _LEGACY = b"\x02\x21\x4c\x18"
 """Begins LZ4's legacy frame: blocks follow, each with its length before it."""
 _XZ = b"\xfd7zXZ\0"
-_XZ_HEAD = 12
+_XZ_HEAD, _XZ_FLAGS = 12, 7
 _SIZES = (0x40, 0x80)
 """Flags of a block header of .xz: a number follows, how long its data is, and how long unpacked."""
 _LZMA2_FILTER = b"\x21\x01"
+_CHECKS = (0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+"""Bytes of a block's check, by what the file's flags say."""
 
 
 class _Unfolded(NamedTuple):
-    """A file unfolded: where its payload begins and ends in the file, and where it ends in the content."""
+    """A file unfolded: where its payloads are in the file, and where in the content."""
 
-    start: int
-    end: int
+    packed: tuple[Span, ...]
     content: bytes
-    content_end: int
+    inside: tuple[Span, ...]
     codec: Codec
 
 
 class Candidate(NamedTuple):
-    """Two files whose payloads are compressed in the same way."""
+    """Two files whose payloads are compressed in the same way. packed: the new one as it is."""
 
     old: _Unfolded
     new: _Unfolded
@@ -49,7 +52,7 @@ class Candidate(NamedTuple):
     @property
     def payload(self) -> int:
         """Bytes that a device has to compress."""
-        return self.new.content_end - self.new.start
+        return sum(span.end - span.start for span in self.new.inside)
 
     def delta(self, mode: int, uid: int, gid: int, loose: int) -> bytes | None:
         """A folded delta; None where none pays."""
@@ -68,9 +71,7 @@ class Candidate(NamedTuple):
 
     @property
     def _fold(self) -> Fold:
-        return Fold(
-            self.old.start, self.old.end, self.new.start, self.new.content_end, len(self.packed), self.new.codec
-        )
+        return Fold(self.old.packed, self.new.inside, len(self.packed), self.codec)
 
 
 def find(old: bytes, new: bytes, least: int = LEAST_KERNEL) -> Candidate | None:
@@ -108,31 +109,71 @@ def _kernel(data: bytes) -> _Unfolded | None:
         size += len(parts[-1])
         if size > MAX_DELTA_RESULT:
             return None
-    return _Unfolded(start, at, b"".join((*parts, data[at:])), start + size, Lz4()) if size else None
+    if not size:
+        return None
+    return _Unfolded((Span(start, at),), b"".join((*parts, data[at:])), (Span(start, start + size),), Lz4())
 
 
 def _module(data: bytes) -> _Unfolded | None:
-    """A .xz file whose first block is LZMA2 alone (The .xz File Format, 1.1.0, 3.1)."""
-    start = _XZ_HEAD + 4 * (data[_XZ_HEAD] + 1) if len(data) > _XZ_HEAD and data[_XZ_HEAD] else len(data)
-    if start >= len(data):
+    """A .xz file that begins with blocks of LZMA2 alone, whose dictionaries have one size."""
+    blocks = list(islice(_blocks(data), folding.MOST_SPANS))
+    if not blocks or sum(len(block.content) for block in blocks) > MAX_DELTA_RESULT:
         return None
-    at, flags = _XZ_HEAD + 2, data[_XZ_HEAD + 1]
-    if flags & ~sum(_SIZES):
+    inside: list[Span] = []
+    parts: list[bytes] = []
+    done = size = 0
+    for block in blocks:
+        start = size + block.place.start - done
+        size = start + len(block.content)
+        inside.append(Span(start, size))
+        parts += (data[done : block.place.start], block.content)
+        done = block.place.end
+    content = b"".join((*parts, data[done:]))
+    return _Unfolded(tuple(block.place for block in blocks), content, tuple(inside), blocks[0].codec)
+
+
+class _Block(NamedTuple):
+    """A block of a .xz file: where its LZMA2 data is, and what that holds."""
+
+    place: Span
+    content: bytes
+    codec: Lzma2
+
+
+def _blocks(data: bytes) -> Iterator[_Block]:
+    """Blocks as far as they can be read (The .xz File Format, 1.1.0, 3)."""
+    at, first = _XZ_HEAD, None
+    # An index begins with a zero, as no block does.
+    while at < len(data) and data[at]:
+        start = at + 4 * (data[at] + 1)
+        codec = _codec(data[at:start])
+        if codec is None or first not in {None, codec}:
+            return
+        first = codec
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=codec.filters)
+        try:
+            content = decompressor.decompress(data[start:], MAX_DELTA_RESULT)
+        except lzma.LZMAError:
+            return
+        if not decompressor.eof:
+            return
+        end = len(data) - len(decompressor.unused_data)
+        yield _Block(Span(start, end), content, codec)
+        at = end + -(end - at) % 4 + _CHECKS[data[_XZ_FLAGS] & 15]
+
+
+def _codec(header: bytes) -> Lzma2 | None:
+    """What a block's header says of its one filter."""
+    if len(header) < 2 or header[1] & ~sum(_SIZES):
         return None
+    at = 2
     for flag in _SIZES:
-        while flags & flag and data[at] & 0x80 and at < start:
+        if header[1] & flag:
+            while at < len(header) and header[at] & 0x80:
+                at += 1
             at += 1
-        at += 1 if flags & flag else 0
-    bits, odd = divmod(data[at + 2], 2)
+    if header[at : at + 2] != _LZMA2_FILTER or len(header) < at + 3:
+        return None
+    bits, odd = divmod(header[at + 2], 2)
     codec = Lzma2(bits + payloads.LEAST_BITS)
-    if data[at : at + 2] != _LZMA2_FILTER or odd or codec.bits > payloads.MOST_BITS:
-        return None
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=codec.filters)
-    try:
-        payload = decompressor.decompress(data[start:], MAX_DELTA_RESULT)
-    except lzma.LZMAError:
-        return None
-    if not decompressor.eof:
-        return None
-    end = len(data) - len(decompressor.unused_data)
-    return _Unfolded(start, end, b"".join((data[:start], payload, data[end:])), start + len(payload), codec)
+    return None if odd or codec.bits > payloads.MOST_BITS else codec
