@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pytest
 from swupd import archive, delta, hashing, manifest, patches, signatures, stream, tree
 from swupd.errors import InvalidFile, InvalidOption, LockError, ManifestError, SignatureError, SwupdError
 from swupd.manifest import Manifest
-from swupd.server import fullfiles, history, lint, packs, publish, writer
+from swupd.server import fullfiles, history, lint, packs, publish, rootfs, writer
 from swupd.server.history import FolderStore, Trusted, UrlStore
 from tests import builders
 from tests.builders import NOW, REST, File, Folder, Link
@@ -185,6 +186,23 @@ def test_xattrs_are_carried_unless_they_are_not_wanted(tmp_path: Path) -> None:
         packed = (tmp_path / name / "www" / stream.fullfile(10, entry.digest)).read_bytes()
         node, _ = history.unpacked_object(packed, entry.digest)
         assert node.xattrs == ((("user.a", b"1"), ("user.b", b"")) if wanted else ())
+
+
+def test_access_lists_are_warned_of(tmp_path: Path) -> None:
+    """swupd-client unpacks none, and refuses what its manifest promises with one."""
+    nobody = 2**32 - 1
+    entries = ((1, 6, nobody), (2, 4, 0), (4, 4, nobody), (16, 4, nobody), (32, 4, nobody))
+    words = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    listed = File("x", xattrs=(("system.posix_acl_access", words),))
+    try:
+        root = builders.make_tree(tmp_path / "root", builders.os_tree(10, {"/usr/share/listed": listed}, 30))
+    except OSError:
+        pytest.skip("the file system has no access lists")
+    for xattrs in (True, False):
+        ear = Ear()
+        rootfs.scan(root, (), xattrs, ear)
+        assert [w for w in ear.warnings if "'/usr/share/listed'" in w and "setfacl" in w] == ear.warnings
+        assert bool(ear.warnings) == xattrs
 
 
 def test_manifest_deltas_lead_from_one_manifest_to_the_next(published: Path) -> None:

@@ -19,6 +19,7 @@ _OS_RELEASES = (paths.OS_RELEASE, "/etc/os-release")
 _FORMAT = f"{paths.DEFAULTS}/format"
 _VERSION_ID = re.compile(r"^VERSION_ID=[\"']?([^\"'\n]*)", re.MULTILINE)
 _SMALL = 65536
+_ACCESS_LIST = "system.posix_acl_"
 _CHECK_DISK = "Check the disk and the permissions."
 
 
@@ -62,7 +63,17 @@ def scan(rootfs: Path, exclude: Iterable[str], xattrs: bool, report: Report) -> 
                 nodes[node.path] = node
                 if len(nodes) % 1000 == 0:
                     report.phase("scan", len(nodes), 0)
+    _warn_of_access_lists(nodes.values(), report)
     return Tree(rootfs, nodes, frozenset(left_out))
+
+
+def _warn_of_access_lists(nodes: Iterable[Node], report: Report) -> None:
+    found = [node.path for node in nodes if any(name.startswith(_ACCESS_LIST) for name, _ in node.xattrs)]
+    if found:
+        report.warn(
+            f"{len(found)} paths have access lists, the first {found[0]!r}: swupd-client does not restore them, and so"
+            " refuses what has one. Remove them (setfacl -b), unless all devices have this project's agent"
+        )
 
 
 def parse_excludes(data: bytes, source: str) -> tuple[str, ...]:
