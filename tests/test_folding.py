@@ -130,6 +130,13 @@ def test_what_xz_itself_packed_comes_out_again(options: str, tmp_path: Path) -> 
     assert fold is not None and (len(fold.old), len(fold.new)) == ((4, 5) if "block-size" in options else (1, 1))
 
 
+def test_what_unfolds_to_too_much_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folds.find(module(bytes(MIB)), module(bytes(MIB))) is not None
+    monkeypatch.setattr(folds, "MOST", MIB - 1)
+    assert folds.find(module(bytes(MIB)), module(bytes(MIB))) is None
+    assert folds.find(kernel(bytes(MIB)), kernel(bytes(MIB)), least=0) is None
+
+
 def test_what_was_compressed_otherwise_is_left_as_it_is() -> None:
     inside = payload(1, 100_000)
     after = inside[:100] + b"patched" + inside[100:]

@@ -14,8 +14,10 @@ from swupd.folding import Fold, Span
 from swupd.payloads import BLOCK_SIZE, LENGTH, Codec, Lz4, Lzma2
 from swupd.server import comparison
 from swupd.server.xz import Effort
-from swupd.stream import MAX_DELTA_RESULT, MIB
+from swupd.stream import MIB
 
+MOST = 128 * MIB
+"""Bytes of the payloads of a file: the matching needs several times that in memory."""
 LEAST_KERNEL = MIB
 """A smaller file with the four bytes that begin LZ4's frame is none."""
 _LEGACY = b"\x02\x21\x4c\x18"
@@ -107,7 +109,7 @@ def _kernel(data: bytes) -> _Unfolded | None:
             break
         at += LENGTH.size + packed
         size += len(parts[-1])
-        if size > MAX_DELTA_RESULT:
+        if size > MOST:
             return None
     if not size:
         return None
@@ -116,8 +118,8 @@ def _kernel(data: bytes) -> _Unfolded | None:
 
 def _module(data: bytes) -> _Unfolded | None:
     """A .xz file that begins with blocks of LZMA2 alone, whose dictionaries have one size."""
-    blocks = list(islice(_blocks(data), folding.MOST_SPANS))
-    if not blocks or sum(len(block.content) for block in blocks) > MAX_DELTA_RESULT:
+    blocks = list(islice(_blocks(data, MOST), folding.MOST_SPANS))
+    if not blocks:
         return None
     inside: list[Span] = []
     parts: list[bytes] = []
@@ -140,8 +142,8 @@ class _Block(NamedTuple):
     codec: Lzma2
 
 
-def _blocks(data: bytes) -> Iterator[_Block]:
-    """Blocks as far as they can be read (The .xz File Format, 1.1.0, 3)."""
+def _blocks(data: bytes, left: int) -> Iterator[_Block]:
+    """Blocks as far as they can be read, and hold together so many bytes (The .xz File Format, 1.1.0, 3)."""
     at, first = _XZ_HEAD, None
     # An index begins with a zero, as no block does.
     while at < len(data) and data[at]:
@@ -152,13 +154,14 @@ def _blocks(data: bytes) -> Iterator[_Block]:
         first = codec
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=codec.filters)
         try:
-            content = decompressor.decompress(data[start:], MAX_DELTA_RESULT)
+            content = decompressor.decompress(data[start:], left)
         except lzma.LZMAError:
             return
         if not decompressor.eof:
             return
         end = len(data) - len(decompressor.unused_data)
         yield _Block(Span(start, end), content, codec)
+        left -= len(content)
         at = end + -(end - at) % 4 + _CHECKS[data[_XZ_FLAGS] & 15]
 
 
