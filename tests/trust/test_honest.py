@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swupd import stream
+from swupd import lengths, stream
 from tests.trust.conftest import Clock
 from tests.trust.simulator import DAY, Attacker, Simulator, Trusting
 
@@ -36,3 +36,12 @@ def test_a_renewed_head_is_not_stale(device: Trusting, simulator: Simulator, clo
     assert device.run("update").code == 62
     simulator.put_head(simulator.head(20))
     assert device.run("update").code == 0
+
+
+def test_no_pack_is_asked_for_that_the_release_does_not_have(
+    device: Trusting, attacker: Attacker, simulator: Simulator
+) -> None:
+    device.ok("update")
+    has = lengths.parse(simulator.read(stream.lengths(20))).objects
+    asked = {name for name in attacker.asked if "/pack-" in name}
+    assert asked and asked <= has.keys()
