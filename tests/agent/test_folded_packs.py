@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from swupd import folding, payloads
+from swupd.agent import confinement
+from swupd.folding import Fold
 from swupd.payloads import Lz4
 from swupd.server.xz import Effort
 from tests import builders, trees
@@ -16,7 +19,7 @@ from tests.builders import File
 from tests.test_folding import MIB, kernel, module, payload
 
 OLD, NEW = 10, 20
-MODULES = 30
+MODULES = 40
 HTTP = "--allow-insecure-http"
 
 
@@ -118,12 +121,22 @@ def test_a_device_that_shall_not_compress_takes_the_plain_pack(
     assert packs(asked) == {"20/pack-os-core-from-10.tar"}
 
 
-def test_an_xz_that_packs_to_other_bytes_costs_downloads_and_nothing_else(
+def test_an_xz_that_packs_to_other_bytes_costs_downloads_and_is_not_tried_for_each(
     with_modules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+    folded = folding.folded
+
+    def counted(chunks: Iterable[bytes], fold: Fold) -> Iterator[bytes]:
+        tried.append(fold)
+        return folded(chunks, fold)
+
+    monkeypatch.setattr(folding, "folded", counted)
     monkeypatch.setattr(payloads, "_PRESET", 1)
+    monkeypatch.setattr(confinement, "pretending", lambda: True)
     asked = update(with_modules, tmp_path)
     assert len([path for path in asked if "/files/" in path]) == MODULES
+    assert 16 <= len(tried) < MODULES
 
 
 def test_in_a_hurry_no_modules_are_unfolded(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from swupd.tree import Node, Root
 _OVERHEAD = 64 * stream.KIB
 _LARGE_DELTA = 128 * stream.KIB
 _LARGE_FILE = 8 * stream.MIB
+_MOST_IN_VAIN = 16
+"""After so many useless deltas one after another no more of their pack are tried: each may take long."""
 
 
 class Fetcher:
@@ -65,6 +67,7 @@ class Fetcher:
         self._by_digest: dict[str, str] = {}
         # Where one content has several paths: those after the first.
         self._further: dict[str, list[str]] = {}
+        self._in_vain = 0
         for entry in owned:
             if entry.present and self._by_digest.setdefault(entry.digest, entry.name) is not entry.name:
                 self._further.setdefault(entry.digest, []).append(entry.name)
@@ -219,6 +222,7 @@ class Fetcher:
             ThreadPoolExecutor(self.unpacker.patchers) as pool,
         ):
             patching = Patching(pool, partial(self._patched, missing=missing))
+            self._in_vain = 0
             for member in members:
                 folder, _, name = member.name.removeprefix("./").rstrip("/").partition("/")
                 if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
@@ -234,6 +238,8 @@ class Fetcher:
 
     def _begin(self, patching: Patching, pair: tuple[str, str], member: Member) -> None:
         """Has a delta applied to the file that it is for, where that is there."""
+        if self._in_vain >= _MOST_IN_VAIN:
+            return
         old, new = pair
         source, open_source = self._source(old), self.root.file
         if source is None:
@@ -268,6 +274,7 @@ class Fetcher:
             node = Node("/" + job.digest, "F", mode, uid, gid, size, xattrs=job.source.xattrs)
             self.state.staged.put(job.digest, node, made.content, self.rule)
             missing.discard(job.digest)
+            self._in_vain = 0
         except (ArchiveError, HashMismatch) as e:
             self._refuse(e)
 
@@ -275,6 +282,7 @@ class Fetcher:
         return unfolded(job.old, job.patch, self.state.layout.cache, self.unpacker.unfolding)
 
     def _refuse(self, problem: SwupdError) -> None:
+        self._in_vain += 1
         self.report.detail(f"A delta cannot be used ({problem.problem}); the whole file is fetched instead.")
 
     def _fullfiles(self, entries: list[Entry], steps: Steps) -> None:
