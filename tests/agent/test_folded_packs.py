@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from swupd import folding, payloads
 from swupd.agent import confinement
+from swupd.agent.arriving import Arrival
+from swupd.agent.fetch import Unpacking
+from swupd.agent.report import Report, Steps
 from swupd.folding import Fold
 from swupd.payloads import Lz4
 from swupd.server.xz import Effort
@@ -146,3 +152,40 @@ def test_in_a_hurry_no_modules_are_unfolded(tmp_path: Path) -> None:
             tmp_path, version, files, {"os-core": builders.REST}, previous_versions=1, effort=Effort.FAST
         )
     assert not [name for name in release.packs if "xz" in name]
+
+
+class Telling(Report):
+    """Notes steps, and what is told of them."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int]] = []
+        self.name = ""
+
+    def step(self, number: int, total: int, description: str) -> None:
+        self.name = description
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.told.append((self.name, done, total))
+
+
+def test_how_far_the_unpacking_is_once_all_has_arrived() -> None:
+    report, missing = Telling(), {"a", "b", "c", "d"}
+    coming = [cast(Arrival, SimpleNamespace(ended=ended)) for ended in (False, True)]
+    unpacking = Unpacking(Steps(report, ("extract_packs",)), missing, coming)
+    missing.discard("a")
+    unpacking.tell()
+    assert report.told == []
+    coming[0] = coming[1]
+    for name in "bcd":
+        missing.discard(name)
+        unpacking.tell()
+    assert report.told == [("extract_packs", done, 2) for done in range(3)]
+
+
+def test_a_person_is_told_that_it_is_unpacked(with_modules: Path, tmp_path: Path) -> None:
+    with server(folder(with_modules)) as told:
+        device = Device(tmp_path, told.url, None)
+        device.ok("os-install", "--version", str(OLD), HTTP)
+        done = device.ok("update", HTTP, "--json-output")
+    steps = [m["stepCompletion"] for m in json.loads(done.out) if m.get("stepDescription") == "extract_packs"]
+    assert steps and steps == sorted(steps)

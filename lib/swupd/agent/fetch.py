@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from functools import partial
@@ -68,6 +69,7 @@ class Fetcher:
         # Where one content has several paths: those after the first.
         self._further: dict[str, list[str]] = {}
         self._in_vain = 0
+        self._unpacking = Unpacking(Steps(report, ()), (), ())
         for entry in owned:
             if entry.present and self._by_digest.setdefault(entry.digest, entry.name) is not entry.name:
                 self._further.setdefault(entry.digest, []).append(entry.name)
@@ -139,8 +141,10 @@ class Fetcher:
         counter = Counter(steps.begin("download_packs"), _sum(hops))
         with ThreadPoolExecutor(min(self.parallel, len(hops))) as pool:
             coming = {self._arrival(pool, hop, counter): hop for hop in hops}
+            self._unpacking = Unpacking(steps, missing, tuple(coming))
             damaged = [coming[a] for a in _soonest(coming) if not self._unpack(a, coming[a], missing)]
             again = {self._arrival(pool, hop, counter): hop for hop in damaged if missing}
+            self._unpacking = Unpacking(steps, missing, tuple(again))
             for arrival in _soonest(again):
                 self._unpack(arrival, again[arrival], missing, last=True)
 
@@ -154,6 +158,7 @@ class Fetcher:
         counter = Counter(steps.begin("download_packs"), _sum(route))
         with ThreadPoolExecutor(1) as pool:
             coming = [(self._arrival(pool, hop, counter), hop) for hop in route]
+            self._unpacking = Unpacking(steps, missing, [arrival for arrival, _ in coming])
             for arrival, hop in coming:
                 self._unpack(arrival, hop, missing, last=True, whole=hop.pack is not last)
 
@@ -228,6 +233,7 @@ class Fetcher:
                 if folder == "staged" and (name in missing or (whole and stream.is_digest(name))):
                     self.state.staged.put(name, member.node, member.content, self.rule)
                     missing.discard(name)
+                    self._unpacking.tell()
                     continue
                 pair = delta.parse_name(name) if folder == "delta" and member.node.kind == "F" else None
                 if pair is not None and (pair[1] in missing or whole):
@@ -274,6 +280,7 @@ class Fetcher:
             node = Node("/" + job.digest, "F", mode, uid, gid, size, xattrs=job.source.xattrs)
             self.state.staged.put(job.digest, node, made.content, self.rule)
             missing.discard(job.digest)
+            self._unpacking.tell()
             self._in_vain = 0
         except (ArchiveError, HashMismatch) as e:
             self._refuse(e)
@@ -338,6 +345,27 @@ class Fetcher:
                 self.state.staged.put(entry.digest, member.node, member.content, self.rule)
         if not count:
             raise ArchiveError("its archive is empty")
+
+
+class Unpacking:
+    """Tells how far the unpacking is, once all packs are there: some deltas take longer than they arrive."""
+
+    def __init__(self, steps: Steps, missing: Collection[str], coming: Sequence[Arrival]) -> None:
+        """missing: what has to come out of the packs; gets fewer."""
+        self._steps, self._missing, self._coming = steps, missing, coming
+        self._lock = threading.Lock()
+        self._left = 0
+        self._progress: Callable[[int, int, str], None] | None = None
+
+    def tell(self) -> None:
+        """One object more is unpacked."""
+        if not (self._missing or self._progress) or not all(arrival.ended for arrival in self._coming):
+            return
+        with self._lock:
+            if self._progress is None:
+                self._left = len(self._missing)
+                self._progress = self._steps.begin("extract_packs")
+        self._progress(self._left - len(self._missing), self._left, "files")
 
 
 class Counter:

@@ -15,6 +15,7 @@ CONTINUED = "SWUPD_JSON_CONTINUED"
 _INTERVAL = 0.2
 _LABELS = {
     "load_manifests": "look manifests up",
+    "extract_packs": "unpack",
     "check_files_hash": "compare files",
     "remove_extra_files": "look for extra files",
     "validate_fullfiles": "see what is still missing",
