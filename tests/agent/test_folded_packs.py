@@ -13,7 +13,7 @@ import pytest
 from swupd import folding, payloads
 from swupd.agent import confinement
 from swupd.agent.arriving import Arrival
-from swupd.agent.fetch import Unpacking
+from swupd.agent.progress import Unpacking
 from swupd.agent.report import Report, Steps
 from swupd.folding import Fold
 from swupd.payloads import Lz4
