@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from swupd import delta, paths, payloads
+from swupd import delta, paths
 from swupd.delta import Form
 from swupd.manifest import Entry, Manifest
 from swupd.server import comparison, diagonals, folds, windows
@@ -112,9 +112,7 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
     (old_node, old_content), (node, content) = old, new
     if old_node.xattrs != node.xattrs or old_node.kind != "F":
         return Made()
-    candidate = folds.find(old_content, content)
-    if candidate is not None and candidate.codec.needs == payloads.XZ and effort is Effort.FAST:
-        candidate = None
+    candidate = folds.find(old_content, content, effort is not Effort.FAST)
     find = diagonals.matches if candidate is None else windows.matches
     compared = comparison.compare(old_content, content, find)
 

@@ -76,8 +76,13 @@ class Candidate(NamedTuple):
         return Fold(self.old.packed, self.new.inside, len(self.packed), self.codec)
 
 
-def find(old: bytes, new: bytes, least: int = LEAST_KERNEL) -> Candidate | None:
-    """Two files unfolded, None where they are not alike in that. least: bytes of a kernel."""
+def find(old: bytes, new: bytes, modules: bool = True, least: int = LEAST_KERNEL) -> Candidate | None:
+    """Two files unfolded, None where they are not alike in that.
+
+    modules: whether files packed by xz are looked at. least: bytes of a kernel.
+    """
+    if new.startswith(_XZ) and not modules:
+        return None
     after = _unfolded(new, least)
     before = _unfolded(old, least) if after is not None else None
     if after is None or before is None or before.codec != after.codec:
