@@ -25,7 +25,7 @@ LEAST_BITS, MOST_BITS = 12, 21
 _PRESET = 6
 """xz's default. The presets above it differ in the dictionary only."""
 XZ = "xz"
-_LZ4_MARK, _XZ_MARK = b"SWUPDLZ4", b"SWUPDXZ"
+_LZ4_MARK, _XZ_MARK = b"SWUPDLZB", b"SWUPDXZ"
 MARK_SIZE = 8
 
 
