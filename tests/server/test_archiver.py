@@ -120,6 +120,13 @@ def test_a_long_name_needs_no_record_where_its_two_parts_have_room(name: str, bl
     assert len(archiver.header(name, tree.file_node("/x", 0o644, 0))) == blocks * 512
 
 
+@pytest.mark.parametrize("name", ["delta/10-20-" + "a1" * 32 + "-" + "b2" * 32, "c3" * 80])
+def test_a_name_that_needs_a_record_is_said_there_only(name: str) -> None:
+    record, head = (archiver.header(name, tree.file_node("/x", 0o644, 0))[at : at + 512] for at in (512, 1024))
+    assert name.encode() in record
+    assert not any(name[at : at + 20].encode() in head for at in range(0, len(name) - 20))
+
+
 def test_the_same_object_gives_the_same_bytes() -> None:
     for node, content in OBJECTS.values():
         assert archiver.fullfile(DIGEST, node, content) == archiver.fullfile(DIGEST, node, content)

@@ -31,12 +31,14 @@ _MOST_SIZE = 0o77777777777
 """What the numbers of a ustar header can say."""
 _MOST_NAME, _MOST_PREFIX = 100, 155
 """Bytes of the two parts of a name there."""
+_ELSEWHERE = "path"
+"""A name whose place is a PAX record: of deltas' names, which are digests, a part would be bytes that tell nothing."""
 
 
 def header(name: str, node: Node) -> bytes:
     """The tar header of an object under a name, PAX records included."""
     encoded, link = name.encode(), paths.encode(node.target)
-    info = tarfile.TarInfo(name if _has_room(encoded) else name[:100])
+    info = tarfile.TarInfo(name if _has_room(encoded) else _ELSEWHERE)
     info.type = _TYPES[node.kind]
     info.mode = node.permissions
     info.uid = node.uid if node.uid <= _MOST_ID else 0

@@ -19,7 +19,7 @@ from swupd.tree import Node
 
 LARGEST = 128 * MIB
 """Larger files get no deltas: the matching needs several times a file's size in memory."""
-LOOSE = 64 * KIB
+LOOSE = 128 * KIB
 """Blocks up to this size are left as they are: packs compress them better, together with those of similar files."""
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")

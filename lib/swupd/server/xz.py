@@ -40,8 +40,8 @@ _SETTINGS: Mapping[Effort, Mapping[str, int]] = {
     Effort.NORMAL: {"mf": lzma.MF_HC4, "nice_len": 24, "depth": 6},
     Effort.BEST: {"pb": 0, "lc": 4, "nice_len": 64, "depth": 16},
     Effort.RUNS: {"pb": 1, "lp": 1, "lc": 3, "nice_len": 32, "depth": 12},
-    Effort.LOOSE: {"pb": 0, "lc": 4, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
-    Effort.LOOSE_RUNS: {"pb": 1, "lp": 1, "lc": 3, "mf": lzma.MF_HC4, "nice_len": 64, "depth": 8},
+    Effort.LOOSE: {"pb": 0, "lc": 4, "nice_len": 64, "depth": 16},
+    Effort.LOOSE_RUNS: {"pb": 1, "lp": 1, "lc": 3, "nice_len": 64, "depth": 16},
     Effort.LISTS: {"pb": 0, "lc": 4, "nice_len": 128, "mf": lzma.MF_HC3, "depth": 8},
     Effort.FAST: {"pb": 0, "nice_len": 273, "mf": lzma.MF_HC4, "depth": 24, "mode": lzma.MODE_FAST},
 }
