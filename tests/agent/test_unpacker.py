@@ -318,11 +318,21 @@ def test_a_worker_that_is_left_in_the_middle_is_sent_home(made: Unpacker) -> Non
     assert members(made, ODD)
 
 
+@pytest.mark.parametrize(
+    ("processors", "mib", "patchers"),
+    [(1, 4096, 1), (2, 4096, 2), (4, 4096, 4), (64, 4096, 4), (4, 512, 4), (4, 300, 2), (4, 64, 1)],
+)
+def test_large_deltas_are_applied_on_all_processors_that_there_is_memory_for(
+    processors: int, mib: int, patchers: int
+) -> None:
+    assert unpacker._patchers(processors, mib << 20) == patchers
+
+
 def test_many_threads_share_few_workers(made: Unpacker) -> None:
     expected = members(Here(), ODD)
     with ThreadPoolExecutor(12) as pool:
         assert all(found == expected for found in pool.map(lambda _: members(made, ODD), range(24)))
-    assert len(children(made._parent)) <= min(4, os.cpu_count() or 1)
+    assert len(children(made._parent)) <= min(4, len(os.sched_getaffinity(0)))
     made.rest()
     for pid in children(made._parent):
         assert gone(pid)

@@ -29,7 +29,9 @@ from swupd.tree import Node
 
 _MAX_MEMBER = 16 * MIB
 _READERS = 4
-_PATCHERS = 2
+_PATCHERS = 4
+_PATCHER_MEMORY = 128 * MIB
+"""Of a device's memory for each of them: it takes a sixth of that, and other programs are there, too."""
 _READER_MEMORY = 512 * MIB
 _PATIENCE = 900.0
 """Seconds that a worker may be silent: the largest delta takes some."""
@@ -94,14 +96,14 @@ class Here:
 class Unpacker:
     """Unpacks in other processes. Safe to use from several threads; to be made while there is one."""
 
-    patchers = min(_PATCHERS, os.cpu_count() or 1)
-
     def __init__(self, reader_memory: int = _READER_MEMORY) -> None:
         """Raises OSError where there can be no process."""
         syscalls.share_heap()
+        processors = len(os.sched_getaffinity(0))
+        self.patchers = _patchers(processors, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         self._lock = threading.Lock()
         self._slots = {
-            unpacking.UNPACK: threading.Semaphore(min(_READERS, os.cpu_count() or 1)),
+            unpacking.UNPACK: threading.Semaphore(min(_READERS, processors)),
             unpacking.PATCH: threading.Semaphore(self.patchers + AHEAD),
         }
         self._idle: dict[bytes, list[_Worker]] = {unpacking.UNPACK: [], unpacking.PATCH: []}
@@ -195,6 +197,11 @@ def _only_file(found: Iterator[Member]) -> Member:
     if made is None or made.node.kind != "F":
         raise _malformed()
     return made
+
+
+def _patchers(processors: int, memory: int) -> int:
+    """How many there are, on a device with so many bytes of memory."""
+    return max(1, min(_PATCHERS, processors, memory // _PATCHER_MEMORY))
 
 
 class _Worker:
