@@ -17,6 +17,7 @@ from swupd.agent.progress import Unpacking
 from swupd.agent.report import Report, Steps
 from swupd.folding import Fold
 from swupd.payloads import Lz4
+from swupd.server import deltas
 from swupd.server.xz import Effort
 from tests import builders, trees
 from tests.agent.devices import Device
@@ -152,6 +153,39 @@ def test_in_a_hurry_no_modules_are_unfolded(tmp_path: Path) -> None:
             tmp_path, version, files, {"os-core": builders.REST}, previous_versions=1, effort=Effort.FAST
         )
     assert not [name for name in release.packs if "xz" in name]
+
+
+@pytest.fixture(scope="module", params=[image, driver], ids=["kernel", "module"])
+def for_this_agent(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A stream whose delta packs are for this project's agent alone."""
+    base = tmp_path_factory.mktemp("own")
+    for version in (OLD, NEW):
+        content = request.param(version) if request.param is image else request.param(version, 1)
+        files = {"/usr/lib/packed": File(content), "/usr/bin/tool": f"tool {version}\n" * 100}
+        builders.release(base, version, files, {"os-core": builders.REST}, previous_versions=1, forms=deltas.OWN_AGENT)
+    return base / "www"
+
+
+def test_packs_for_this_agent_alone_are_taken(for_this_agent: Path, tmp_path: Path) -> None:
+    (pack,) = for_this_agent.glob("20/pack-os-core-from-10*.tar")
+    assert pack.name.startswith("pack-os-core-from-10.runs.")
+    asked = update(for_this_agent, tmp_path)
+    assert packs(asked) == {f"20/{pack.name}"}
+    assert not {path for path in asked if "/files/" in path}
+
+
+def test_a_device_that_shall_not_compress_takes_the_rest_of_such_a_pack(for_this_agent: Path, tmp_path: Path) -> None:
+    asked = update(for_this_agent, tmp_path, "--repack", "no")
+    assert len(packs(asked)) == 1
+    assert len([path for path in asked if "/files/" in path]) == 1
+
+
+def test_a_device_without_the_library_takes_single_files_then(
+    for_this_agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any("lz4" in pack.name for pack in for_this_agent.glob("20/pack-*")):
+        monkeypatch.setattr(Lz4, "needs", "lz4-0.0.1")
+        assert len([path for path in update(for_this_agent, tmp_path) if "/files/" in path]) == 4
 
 
 class Telling(Report):

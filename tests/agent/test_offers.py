@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
+
 from swupd.agent import offers
 from swupd.agent.origin import Origin
 from swupd.agent.plan import Pack
@@ -44,8 +46,22 @@ def test_what_a_mirror_lacks_although_the_release_has_it() -> None:
     assert server.asked == [SMALL, PLAIN]
 
 
-def test_a_list_that_does_not_have_the_plain_one_says_nothing() -> None:
-    assert chosen(Server(SMALLEST), Pack("a", 20, 10), SMALL).name == SMALLEST
+def test_a_list_that_has_none_of_them_says_nothing() -> None:
+    assert chosen(Server(SMALLEST), Pack("a", 20, 10)).name == SMALLEST
+
+
+def test_there_may_be_no_plain_one() -> None:
+    server = Server(SMALLEST, SMALL)
+    assert chosen(server, Pack("a", 20, 10), SMALL).name == SMALL
+    assert server.asked == [SMALL]
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [((SMALL,), SMALL), ((SMALL, PLAIN), PLAIN), ((), PLAIN)], ids=["none", "a plain one", "?"]
+)
+def test_what_can_be_used_in_part_is_better_than_nothing(listed: tuple[str, ...], expected: str) -> None:
+    server = cast(Origin, Server(*listed))
+    assert offers.chosen(server, Pack("a", 20, 10), (), lambda name: name in listed, VARIANTS).name == expected
 
 
 def test_there_is_one_pack_of_all() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from swupd.agent import start
 from swupd.server import cli as server
-from swupd.server import signing
+from swupd.server import deltas, signing
 from tests import builders, trees
 
 CLIENT = os.environ.get("SWUPD_CLIENT")
@@ -142,6 +142,23 @@ def _publish_with_xattrs(base: Path, xattrs: bool) -> Path:
     }
     builders.release(base, 10, files, {"os-core": builders.REST}, xattrs=xattrs)
     return base / "www"
+
+
+@needs_client
+def test_the_c_client_takes_single_files_where_packs_are_for_our_agent(tmp_path: Path) -> None:
+    for version in (10, 20):
+        files = {f"/usr/share/file-{n}": f"{version} {n}\n" * 999 for n in range(9)}
+        builders.release(
+            tmp_path, version, files, {"os-core": builders.REST}, previous_versions=1, forms=deltas.OWN_AGENT
+        )
+    assert [p.name for p in (tmp_path / "www/20").glob("pack-os-core-from-10*")] == ["pack-os-core-from-10.runs.tar"]
+    options = ["-u", f"file://{tmp_path}/www", "-F", "30", "-n", "--ignore-time", "--no-scripts"]
+    options += ["-S", str(tmp_path / "s")]
+    tree = str(tmp_path / "d")
+    assert c_client(CLIENT, ["os-install", tree, "-V", "10", *options]) == 0
+    assert c_client(CLIENT, ["update", "-p", tree, "--no-boot-update", *options]) == 0
+    assert c_client(CLIENT, ["diagnose", "--picky", "-p", tree, *options]) == 0
+    assert (tmp_path / "d/usr/share/file-3").read_text().startswith("20 3")
 
 
 @needs_xattr

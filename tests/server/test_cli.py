@@ -60,6 +60,23 @@ def test_keys_publish_lint_and_why(base: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["causes"][0]["by"] == "fullfile"
 
 
+def test_delta_packs_for_this_projects_agent_alone(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (base / "root/opt/a").write_text("".join(f"line {n}\n" for n in range(3000)))
+    assert cli.main(publish(base)) == 0
+    (base / "root/usr/lib/os-release").write_text("VERSION_ID=20\n")
+    (base / "root/opt/a").write_text("".join(f"line {n}\n" for n in range(3001)))
+    own = ("--delta-packs", "own", "--previous-versions", "1", "--json")
+    capsys.readouterr()
+    assert cli.main(publish(base, *own, version="20")) == 0
+    packs = json.loads(capsys.readouterr().out)["packs"]
+    # In os-core there is nothing that a delta would pay for: its pack has another name all the same.
+    zero, deltas = ({f"20/pack-{bundle}-from-{old}.tar" for bundle in ("a", "os-core")} for old in ("0", "10.runs"))
+    assert set(packs) == zero | deltas
+    assert cli.main(["lint", "--www", f"{base}/www", "--deep"]) == 0
+    assert cli.main(["why", "--www", f"{base}/www", "10", "20", "a", "--json"]) == 0
+    assert '"delta"' in capsys.readouterr().out
+
+
 def test_keys_are_private_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keygen", f"{tmp_path}/k"]) == 0
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "k").iterdir()}

@@ -70,6 +70,8 @@ def test_a_delta_must_be_smaller_than_the_fullfile() -> None:
     assert made.plain is not None
     assert made.runs is not None
     assert deltas.make((nodes[0], old), (nodes[1], new), 60, Effort.BEST) == deltas.Made()
+    own = deltas.make((nodes[0], old), (nodes[1], new), 10_000, Effort.BEST, deltas.OWN_AGENT)
+    assert own == deltas.Made(None, made.runs)
 
 
 def test_what_was_matched_wrongly_makes_no_delta() -> None:

@@ -178,12 +178,14 @@ def _fetch(
         report=session.report,
         unpacker=session.catalog.unpacker,
         seen=seen,
+        repack=session.settings.repack,
     ).obtain(made, lambda: _routes(session, wish, expected, packs), steps)
 
 
 def _routes(session: Session, wish: Wish, expected: int, packs: tuple[plan.Pack, ...]) -> tuple[Route, ...]:
     """By which packs the bundles get where they shall be, as far as single files do not take fewer bytes."""
-    variants = folding.variants(session.settings.repack)
+    repack = session.settings.repack
+    variants, in_part = folding.variants(repack), () if repack else folding.variants()
 
     def listed(name: str) -> bool:
         with contextlib.suppress(SwupdError):
@@ -191,7 +193,7 @@ def _routes(session: Session, wish: Wish, expected: int, packs: tuple[plan.Pack,
         return False
 
     def chosen(pack: plan.Pack) -> Hop:
-        return offers.chosen(session.content, pack, variants, listed)
+        return offers.chosen(session.content, pack, variants, listed, in_part)
 
     return routes.found(packs, wish.between, chosen, expected // _SHRINKS)
 

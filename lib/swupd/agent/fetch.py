@@ -56,15 +56,16 @@ class Fetcher:
         report: Report,
         unpacker: Unpacks | None = None,
         seen: Mapping[str, Node] = MappingProxyType({}),
+        repack: bool = True,
     ) -> None:
         """owned: entries that are expected on the device, whose files serve as delta sources.
 
-        seen: files that were hashed already, by their digests.
+        seen: files that were hashed already, by their digests. repack: as Settings has it.
         """
         self.source, self.state, self.root, self.rule = source, state, root, rule
         self.limits, self.parallel, self.report = limits, parallel, report
         self.unpacker = unpacker or Here()
-        self.seen = seen
+        self.seen, self.repack = seen, repack
         self._by_digest: dict[str, str] = {}
         # Where one content has several paths: those after the first.
         self._further: dict[str, list[str]] = {}
@@ -256,7 +257,10 @@ class Fetcher:
             # Opened here: large ones are applied in other threads, and roots are not for several.
             old_file = stack.enter_context(open_source(source))
             patch = stack.enter_context(held(member, self.state.layout.cache))
-            slow = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE or is_folded(patch)
+            folded = is_folded(patch)
+            if folded and not self.repack:
+                return
+            slow = member.node.size > _LARGE_DELTA or source.size > _LARGE_FILE or folded
             patching.begin(Job(new, patch, old_file, source, stack.pop_all()), slow)
 
     def _patched(self, jobs: Sequence[Job], missing: set[str]) -> Iterator[None]:

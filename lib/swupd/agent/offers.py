@@ -11,20 +11,29 @@ from swupd.agent.plan import Pack, Plan
 from swupd.agent.routes import Hop, Route
 
 
-def chosen(source: Origin, pack: Pack, variants: Iterable[str], listed: Callable[[str], bool]) -> Hop:
+def chosen(
+    source: Origin, pack: Pack, variants: Iterable[str], listed: Callable[[str], bool], in_part: Iterable[str] = ()
+) -> Hop:
     """The smallest form of a pack that the server has and this device can use, for which there are variants.
 
-    listed: whether a release names an object among those that it has.
+    listed: whether a release names an object among those that it has. in_part: variants of which some deltas cannot be
+    used, for where there is no other form.
     """
-    plain = stream.pack(pack.bundle, pack.to_version, pack.from_version)
-    names = [stream.pack(pack.bundle, pack.to_version, pack.from_version, v) for v in variants if pack.from_version]
-    if names and listed(plain):
-        names = list(filter(listed, names))
-    for name in names:
+    plain, *names = _names(pack, ("", *variants))
+    others = _names(pack, in_part)
+    if any(map(listed, (*names, plain, *others))):
+        names, others = list(filter(listed, names)), list(filter(listed, others))
+    for name in (*names, plain, *others):
         size = source.size(name)
         if size is not None:
             return Hop(pack, name, size)
-    return Hop(pack, plain, source.size(plain))
+    return Hop(pack, plain, None)
+
+
+def _names(pack: Pack, variants: Iterable[str]) -> list[str]:
+    """There are no variants of the pack of all."""
+    wanted = [v for v in variants if pack.from_version or not v]
+    return [stream.pack(pack.bundle, pack.to_version, pack.from_version, v) for v in wanted]
 
 
 def download_size(source: Origin, plan: Plan, packs: Iterable[Route]) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class Draft:
     """A release that is decided on and now gets written.
 
     contents: what each bundle ships. root: where the contents are. older: releases to make deltas from.
-    effort: how hard to try to make them, and what else is written, small.
+    effort: how hard to try to make them, and what else is written, small. forms: of the deltas in packs.
     """
 
     staging: Staging
@@ -51,6 +51,7 @@ class Draft:
     signer: signing.Signer | None
     manifest_signer: signing.Signer | None
     effort: Effort = Effort.BEST
+    forms: tuple[Form, ...] = deltas.ALL_CLIENTS
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
@@ -176,7 +177,7 @@ def _packs(draft: Draft) -> list[_Pack]:
                 old = earlier.manifest(line)
                 lacked = deltas.changed(old, new)
                 pairs = deltas.pairs(old, new, lacked)
-                found += [_Pack(new, old.version, lacked, pairs, form) for form in (Form.PLAIN, Form.RUNS)]
+                found += [_Pack(new, old.version, lacked, pairs, form) for form in draft.forms]
     return found
 
 
@@ -212,7 +213,8 @@ def _write_packs(draft: Draft, crew: Crew, report: Report) -> tuple[dict[str, in
         written: list[packs.Written] = []
         name = pack.name(sizes)
         size = draft.staging.write(name, _noted(((piece, done) for _, piece, done in parts), written))
-        if pack.form is not Form.PLAIN and size >= made.get(replace(pack, form=Form.PLAIN).name(sizes), size):
+        plain = made.get(replace(pack, form=Form.PLAIN).name(sizes))
+        if pack.form is not Form.PLAIN and plain is not None and size >= plain:
             draft.staging.place(name).unlink()
             continue
         made[name] = size
@@ -250,7 +252,13 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
             wanted.setdefault(pair.key, pair)
     tasks = [
         DeltaTask(
-            pair, draft.root, draft.nodes[pair.new.name], draft.fullfile(pair.new), draft.staging.work, draft.effort
+            pair,
+            draft.root,
+            draft.nodes[pair.new.name],
+            draft.fullfile(pair.new),
+            draft.staging.work,
+            draft.effort,
+            draft.forms,
         )
         for pair in wanted.values()
     ]
@@ -262,7 +270,7 @@ def _make_deltas(draft: Draft, todo: Sequence[_Pack], crew: Crew, report: Report
 
 
 def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSizes]) -> list[Piece]:
-    """The pieces of a pack; none for one that would be empty, or no other than the plain one.
+    """The pieces of a pack; none for one that would be empty, or no other than that in the first form.
 
     Deltas of like files follow each other.
     """
@@ -271,7 +279,7 @@ def _pieces(draft: Draft, pack: _Pack, sizes: Mapping[tuple[str, str], DeltaSize
     by_delta = {pair.new.digest for pair in made}
     entries = (e for e in pack.entries if e.digest not in by_delta)
     staged = [_staged(draft, entry) for entry in packs.distinct(entries).values()]
-    if not made and (not staged or pack.form is not Form.PLAIN):
+    if not made and (not staged or pack.form not in {Form.PLAIN, draft.forms[0]}):
         return []
     readers: dict[str, Callable[[], bytes]] = {
         pair.name(pack.form): fullfiles.delta_place(draft.staging.work, pair, pack.form).read_bytes for pair in made

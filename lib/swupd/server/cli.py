@@ -19,6 +19,7 @@ from swupd.errors import InvalidOption, SwupdError, WriteError
 from swupd.server import (
     bundles,
     console,
+    deltas,
     executors,
     history,
     imagecli,
@@ -36,6 +37,7 @@ from swupd.server.publish import Job, publish
 from swupd.server.xz import Effort
 
 _INTERRUPTED = 130
+_DELTA_PACKS = {"all": deltas.ALL_CLIENTS, "own": deltas.OWN_AGENT}
 _EPOCH = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PUBLISH: tuple[tuple[str, dict[str, object]], ...] = (
     ("--www", {"metavar": "DIR", "required": True, "help": "folder of the stream, made if need be"}),
@@ -148,6 +150,12 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
         choices=[Effort.BEST.value, Effort.FAST.value],
         default=Effort.BEST.value,
         help="small downloads, or a release in about half the time (%(default)s)",
+    )
+    parser.add_argument(
+        "--delta-packs",
+        choices=list(_DELTA_PACKS),
+        default="all",
+        help="for all clients, or for this project's agent alone: swupd-client then fetches single files (%(default)s)",
     )
     parser.set_defaults(run=_publish)
 
@@ -292,6 +300,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         hold=arguments.hold,
         product=arguments.product,
         effort=Effort(arguments.effort),
+        forms=_DELTA_PACKS[arguments.delta_packs],
         root_file=Path(arguments.root) if arguments.root else None,
         exclude=rootfs.parse_excludes(inputs.read(arguments.exclude), arguments.exclude) if arguments.exclude else (),
         xattrs=not arguments.no_xattrs,

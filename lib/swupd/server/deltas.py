@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 from swupd import delta, paths
 from swupd.delta import Form
@@ -21,6 +22,9 @@ LARGEST = 128 * MIB
 """Larger files get no deltas: the matching needs several times a file's size in memory."""
 LOOSE = 128 * KIB
 """Blocks up to this size are left as they are: packs compress them better, together with those of similar files."""
+ALL_CLIENTS = (Form.PLAIN, Form.RUNS)
+"""The forms of deltas: what all clients read, and what this project's agent asks for first."""
+OWN_AGENT = (Form.RUNS,)
 _DIGITS = re.compile(r"[0-9.]")
 _HEX = re.compile(r"[0-9a-f.]")
 _BESIDE_WORDS = re.compile(r"[0-9._+~-]")
@@ -104,7 +108,13 @@ class Made:
     needs: str = ""
 
 
-def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, effort: Effort) -> Made:
+def make(
+    old: tuple[Node, bytes],
+    new: tuple[Node, bytes],
+    fullfile_size: int,
+    effort: Effort,
+    forms: Collection[Form] = ALL_CLIENTS,
+) -> Made:
     """The deltas between two files that serve better than the fullfile, of so many bytes.
 
     Clients copy the old file's xattrs to what they make, so that both must have the same.
@@ -114,25 +124,25 @@ def make(old: tuple[Node, bytes], new: tuple[Node, bytes], fullfile_size: int, e
         return Made()
     candidate = folds.find(old_content, content, effort is not Effort.FAST)
     find = diagonals.matches if candidate is None else windows.matches
-    compared = comparison.compare(old_content, content, find)
+    compared = cache(partial(comparison.compare, old_content, content, find))
 
-    def packed(*forms: Form) -> dict[Form, bytes]:
-        if compared is None:
+    def packed(wanted: Collection[Form]) -> dict[Form, bytes]:
+        if not wanted or (found := compared()) is None:
             return {}
-        made = comparison.pack(compared, node.mode, node.uid, node.gid, LOOSE, effort, forms)
+        made = comparison.pack(found, node.mode, node.uid, node.gid, LOOSE, effort, wanted)
         return {form: data for form, data in made.items() if _cost(data, fullfile_size) < fullfile_size}
 
     if candidate is None:
-        made = packed(Form.PLAIN, Form.RUNS)
+        made = packed(forms)
         return Made(made.get(Form.PLAIN), made.get(Form.RUNS))
-    plain = packed(Form.PLAIN).get(Form.PLAIN)
+    plain = packed([form for form in forms if form is Form.PLAIN]).get(Form.PLAIN)
     otherwise = fullfile_size if plain is None else min(len(plain), fullfile_size)
     folded = candidate.delta(node.mode, node.uid, node.gid, LOOSE)
     # Compressing again costs the device time.
     enough = otherwise - candidate.payload // candidate.codec.price
     if folded is not None and _cost(folded, enough) < enough and candidate.folds_again():
         return Made(plain, folded, candidate.codec.needs)
-    return Made(plain, packed(Form.RUNS).get(Form.RUNS))
+    return Made(plain, packed([Form.RUNS]).get(Form.RUNS))
 
 
 def _cost(made: bytes, enough: int) -> int:

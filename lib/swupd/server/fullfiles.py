@@ -5,7 +5,7 @@ The tasks are plain values and functions, so that any executor can carry them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _holds(packed: bytes, digest: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DeltaTask:
-    """A delta to make, into the folder `work`."""
+    """A delta to make, into the folder `work`. forms: which may be of use."""
 
     pair: Pair
     root: Path
@@ -97,6 +97,7 @@ class DeltaTask:
     fullfile: Fullfile
     work: Path
     effort: Effort
+    forms: Collection[Form] = deltas.ALL_CLIENTS
 
 
 def delta_place(work: Path, pair: Pair, form: Form) -> Path:
@@ -119,7 +120,7 @@ def make_delta(task: DeltaTask) -> DeltaSizes:
     if old is None or size is None or max(old[0].size, task.node.size) > deltas.LARGEST:
         return DeltaSizes()
     content = rootfs.checked_content(task.root, task.node, task.pair.new.digest)
-    made = deltas.make(old, (task.node, content), size, task.effort)
+    made = deltas.make(old, (task.node, content), size, task.effort, task.forms)
     forms = {Form.PLAIN: made.plain, Form.RUNS: made.runs}
     sizes = {
         form: writer.put(delta_place(task.work, task.pair, form), [data])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swupd import heads, roots, signatures, stream
+from swupd.delta import Form
 from swupd.errors import InvalidOption, SignatureError
 from swupd.roots import Root
 from swupd.server import (
@@ -22,6 +23,7 @@ from swupd.server import (
     assembly,
     bundles,
     changes,
+    deltas,
     held,
     history,
     rootfile,
@@ -53,7 +55,7 @@ class Job:
     exclude: paths and patterns that are never shipped. product: what devices it is for, "" for any.
     announcer: who signs the head; without_head: though the stream has one. hold: announce nothing.
     root_file: a root of trust that is published with it, unless it is there.
-    effort: how hard to try to make what is downloaded small.
+    effort: how hard to try to make what is downloaded small. forms: of the deltas in packs.
     interim_version: of the extra release at a change of format, None for version - 1.
     """
 
@@ -80,6 +82,7 @@ class Job:
     hold: bool = False
     root_file: Path | None = None
     effort: Effort = Effort.BEST
+    forms: tuple[Form, ...] = deltas.ALL_CLIENTS
 
     def __post_init__(self) -> None:
         for number in (self.version, self.format):
@@ -129,7 +132,18 @@ def publish(job: Job, crew: Crew, now: datetime.datetime, report: Report) -> Pub
         digests = assembly.take_in(crew, report, source, contents, kept, staging, job.effort)
         release = changes.following(start.base, edition, job.specs, contents, digests)
         _check_bundles(job, trust.root, past, release)
-        last = Draft(staging, release, contents, source.root, past, older, job.signer, job.manifest_signer, job.effort)
+        last = Draft(
+            staging,
+            release,
+            contents,
+            source.root,
+            past,
+            older,
+            job.signer,
+            job.manifest_signer,
+            job.effort,
+            job.forms,
+        )
         drafts = [last]
         if interim_version is not None and start.base is not None:
             beside = stack.enter_context(Staging(job.www, interim_version))
