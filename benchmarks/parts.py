@@ -35,12 +35,28 @@ class Settings:
     bundles: int = 50
 
 
+@dataclass(frozen=True)
+class Trials:
+    """What a release takes with packs from the one before, with those for this project's agent alone, and without."""
+
+    both: Cost
+    own: Cost
+    none: Cost
+
+    def __str__(self) -> str:
+        both, own = (cost.cpu - self.none.cpu for cost in (self.both, self.own))
+        return (
+            f"takes {self.both.cpu:.1f} s with packs from the release before, {self.none.cpu:.1f} s without: deltas and"
+            f" their packs take {both:.1f} s in both forms, {own:.1f} s for this project's agent alone (--delta-packs own)."
+        )
+
+
 @dataclass
 class Run:
     """A run that is under way.
 
-    published: releases and what publishing each took; hasty: and with --effort fast; trials: of publishing each with
-    packs from the one before and without, where nothing is taken over from earlier packs.
+    published: releases and what publishing each took; hasty: and with --effort fast; trials: of publishing each where
+    nothing is taken over from earlier packs.
     """
 
     settings: Settings
@@ -48,7 +64,7 @@ class Run:
     work: Path
     published: list[tuple[Release, Cost]] = field(default_factory=list)
     hasty: list[Cost] = field(default_factory=list)
-    trials: dict[int, tuple[Cost, Cost]] = field(default_factory=dict)
+    trials: dict[int, Trials] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
@@ -78,8 +94,11 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
         words = ("--previous-versions", "1") if run.published else ()
         rounds = run.settings.rounds
         if run.published:
-            whole = run.stream.trial(release, "--previous-versions", "1")
-            run.trials[version] = whole, run.stream.trial(release, "--previous-versions", "0")
+            run.trials[version] = Trials(
+                both=run.stream.trial(release, "--previous-versions", "1"),
+                own=run.stream.trial(release, "--previous-versions", "1", "--delta-packs", "own"),
+                none=run.stream.trial(release, "--previous-versions", "0"),
+            )
         run.published.append((release, run.stream.publish_again(release, rounds, *words)))
         run.hasty.append(run.hasty_stream.publish_again(release, rounds, *words, "--effort", "fast"))
     lines, said, first = [], [], run.published[0][1]
@@ -88,16 +107,13 @@ def publish(run: Run, sources: Iterable[tuple[int, Path]]) -> None:
             sizes = (megabytes(cost.memory), megabytes(stream.disk(release.version)))
             lines.append((f"v{release.version}{name}", f"{cost.cpu:.1f}", f"{cost.cpu / first.cpu:.2f}", *sizes))
         if release.version in run.trials:
-            whole, alone = run.trials[release.version]
-            said.append(
-                f"* Where nothing is taken over from earlier packs, v{release.version} takes {whole.cpu:.1f} s with"
-                f" packs from the release before, {alone.cpu:.1f} s without: deltas and their packs, in both forms,"
-                f" take {whole.cpu - alone.cpu:.1f} s."
-            )
+            trials = run.trials[release.version]
+            said.append(f"* Where nothing is taken over from earlier packs, v{release.version} {trials}")
     text = grid(("release", "CPU s", "×", "peak MB", "MB on the server"), lines)
     figures = {str(r.version): asdict(c) for r, c in run.published}
-    for version, (whole, alone) in run.trials.items():
-        figures |= {f"{version} with packs": asdict(whole), f"{version} alone": asdict(alone)}
+    for version, trials in run.trials.items():
+        named = {"with packs": trials.both, "with packs for this agent": trials.own, "alone": trials.none}
+        figures |= {f"{version} {name}": asdict(cost) for name, cost in named.items()}
     run.results.add("Publishing", [*text, "", *said], "publish", figures)
 
 
