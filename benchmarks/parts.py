@@ -47,7 +47,8 @@ class Trials:
         both, own = (cost.cpu - self.none.cpu for cost in (self.both, self.own))
         return (
             f"takes {self.both.cpu:.1f} s with packs from the release before, {self.none.cpu:.1f} s without: deltas and"
-            f" their packs take {both:.1f} s in both forms, {own:.1f} s for this project's agent alone (--delta-packs own)."
+            f" their packs take {both:.1f} s in both forms, {own:.1f} s for this project's agent alone (`--delta-packs"
+            " own`)."
         )
 
 
