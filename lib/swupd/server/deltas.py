@@ -135,7 +135,7 @@ def make(
     if candidate is None:
         made = packed(forms)
         return Made(made.get(Form.PLAIN), made.get(Form.RUNS))
-    plain = packed([form for form in forms if form is Form.PLAIN]).get(Form.PLAIN)
+    plain = packed({Form.PLAIN}.intersection(forms)).get(Form.PLAIN)
     otherwise = fullfile_size if plain is None else min(len(plain), fullfile_size)
     folded = candidate.delta(node.mode, node.uid, node.gid, LOOSE)
     # Compressing again costs the device time.
